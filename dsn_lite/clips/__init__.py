@@ -1,0 +1,109 @@
+"""Twenty short sentences that ship with the package, spoken by free speech synthesisers.
+
+So a first run, the tests and the book need no download. The sentences are the project's own. `clips.csv` says
+which engine and voice spoke each, with which options; `tools/make_clips.py` makes the files from that table.
+All are 16 kHz, one channel, 3 to 5 s, at an active level of -26 dB relative to full scale, in digital silence.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from dsn_lite import audio
+from dsn_lite.errors import InputError
+
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of `clips.csv`.
+
+    Attributes
+    ----------
+    file : str
+        Name of the FLAC file beside the table.
+    voice, speaker : str
+        A short name of the voice, and whether it sounds like a `woman` or a `man`.
+    engine, version, options : str
+        The program that spoke, its version, and what it was called with besides the text and the output.
+    text : str
+        The sentence.
+    seconds : float
+        Length of the file.
+    """
+
+    file: str
+    voice: str
+    speaker: str
+    engine: str
+    version: str
+    options: str
+    text: str
+    seconds: float
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return _FOLDER / self.file
+
+
+@cache
+def _table() -> dict[str, Clip]:
+    with open(_FOLDER / "clips.csv", newline="", encoding="utf-8") as file:
+        rows = [Clip(**{**row, "seconds": float(row["seconds"])}) for row in csv.DictReader(file)]
+    return {Path(clip.file).stem: clip for clip in rows}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all clips, in the order of the table.
+
+    Examples
+    --------
+    >>> len(names()), names()[0]
+    (20, 'umbrella')
+    """
+    return tuple(_table())
+
+
+def info(name: str) -> Clip:
+    """What the table says about a clip.
+
+    Raises
+    ------
+    InputError
+        No clip has that name.
+
+    Examples
+    --------
+    >>> info("owl").text
+    'Did you hear the owl that lives behind the old church?'
+    """
+    try:
+        return _table()[name]
+    except KeyError:
+        raise InputError(f"there is no clip {name!r}; take one of {', '.join(names())}") from None
+
+
+def load(name: str) -> np.ndarray:
+    """The samples of a clip.
+
+    Returns
+    -------
+    float32 array [samples]
+        At 16 kHz, within -1 to 1; a fresh copy.
+
+    Raises
+    ------
+    InputError
+        No clip has that name.
+
+    Examples
+    --------
+    >>> load("umbrella").dtype
+    dtype('float32')
+    """
+    return audio.read(info(name).path).wave[0]

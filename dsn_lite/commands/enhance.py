@@ -1,0 +1,320 @@
+"""`dsn-lite enhance`: make noisy recordings clean."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from dsn_lite.audio import SUFFIXES, replacing
+from dsn_lite.errors import InputError
+
+_EPILOG = """\
+examples:
+  dsn-lite enhance noisy.wav -o out/
+  dsn-lite enhance recordings/ more.flac -o out/ --report out/report.json
+  dsn-lite enhance noisy.wav -o clean.wav --budget 0.3 --gates gates.png
+
+Files keep their names, rate, length, channels and encoding; folders are searched to the bottom, and the names below
+them are kept. The network hears up to 8 kHz: of a recording with more, what lies above is not kept. A file that cannot
+be used costs one line and exit status 2; the others are still done.
+"""
+
+
+class Job(NamedTuple):
+    """One file to enhance."""
+
+    source: Path
+    output: Path
+    picture: Path | None
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "enhance",
+        help="make noisy recordings clean",
+        description="Make noisy recordings clean: files and folders, any rate, channel count and length.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help="sound files (wav, flac, ogg, mp3, ...) or folders")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder for the results; for one FILE also a file name"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="see dsn-lite models, or a .safetensors file (default: mgt-dsn)"
+    )
+    parser.add_argument(
+        "--budget",
+        type=_budget,
+        metavar="B",
+        help="wanted share of the switchable computation, 0 to 1 (default: as trained)",
+    )
+    parser.add_argument(
+        "--policy",
+        choices=("learned", "open", "closed"),
+        default="learned",
+        help="who decides: the network, or everything always open or closed (default: learned)",
+    )
+    parser.add_argument(
+        "--gates", metavar="PNG", help="draw what was open when (.png, .svg, .pdf); one picture a file"
+    )
+    parser.add_argument("--report", metavar="JSON", help="write activation, cost and speed of each file")
+    parser.set_defaults(run=run)
+
+
+def _budget(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command; returns the exit status."""
+    jobs, failed = plan(args.inputs, args.output, args.gates)
+    _protect_inputs(args.report, [job.source for job in jobs])
+    if args.gates:
+        from dsn_lite import figures
+
+        figures.check_name(args.gates)
+    import torch
+
+    from dsn_lite import registry
+
+    # A second thread gains little on layers this small, and on a busy machine it costs a lot.
+    torch.set_num_threads(1)
+    network = registry.load(args.model or registry.DEFAULT)
+    done: list = []
+    try:
+        for error in failed:
+            _complain(error)
+        return _enhance_all(jobs, network, args, done, failed)
+    finally:  # after an interruption too
+        if args.report:
+            write_report(args, network.name, done, failed)
+
+
+def _enhance_all(jobs: list[Job], network, args: argparse.Namespace, done: list, failed: list[InputError]) -> int:
+    from dsn_lite.files import enhance_file
+
+    bar = _Bar([job.source for job in jobs])
+    for job in jobs:
+        try:
+            report = enhance_file(
+                network, job.source, job.output, budget=args.budget, policy=args.policy,
+                gates_picture=job.picture, progress=bar.show,
+            )  # fmt: skip
+        except InputError as error:
+            failed.append(error)
+            bar.clear()
+            _complain(error)
+        except Exception as error:  # a fault of ours must not cost the other files
+            failed.append(InputError(f"{job.source}: {type(error).__name__} inside dsn-lite, please report it: {error}"))
+            bar.clear()
+            traceback.print_exc()
+            _complain(failed[-1])
+        else:
+            done.append(report)
+            bar.clear()
+            print(_summary(report), flush=True)
+        bar.next_file()
+    return 2 if failed else 0
+
+
+# ---------------------------------------------------------------------------------------------- what goes where
+def plan(inputs: Iterable[str], output: str, picture: str | None = None) -> tuple[list[Job], list[InputError]]:
+    """Find the files and decide where each result goes.
+
+    Parameters
+    ----------
+    inputs : files and folders, one or more
+    output : folder, or file name for one file
+    picture : name of the gate map; with several files each gets its own, `gates.png` -> `gates-NAME.png`
+
+    Returns
+    -------
+    jobs, and an error for each input that cannot be done
+
+    Raises
+    ------
+    InputError
+        `output` cannot be what it would have to be, or `picture` is an input.
+    """
+    given, out = [Path(text) for text in inputs], Path(output)
+    is_file_name = out.suffix.lower() in SUFFIXES and not out.is_dir()
+    if is_file_name and (len(given) > 1 or given[0].is_dir()):
+        raise InputError(f"{out}: is a file name, but there are several files; name a folder")
+    if not is_file_name and out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder for the results")
+
+    names, failed = _find(given, out)
+    pairs: list[tuple[Path, Path]] = []
+    takers: dict[str, Path] = {}
+    for source, name in names.items():
+        target = out if is_file_name else out / name
+        taker = takers.setdefault(os.path.realpath(target), source)
+        try:
+            if taker != source:
+                raise InputError(f"{source}: {target} is the result of {taker} already; rename one or run twice")
+            _protect_inputs(target, names)
+        except InputError as error:
+            failed.append(error)
+        else:
+            pairs.append((source, target))
+    pictures = picture_names(picture, [names[source] for source, _ in pairs])
+    for path in pictures:
+        _protect_inputs(path, names)
+    return [Job(*pair, path) for pair, path in zip(pairs, pictures, strict=True)], failed
+
+
+def _find(given: list[Path], out: Path) -> tuple[dict[Path, Path], list[InputError]]:
+    """Each sound file with its name below the output folder, and the folders without any."""
+    names: dict[Path, Path] = {}
+    failed = []
+    for path in given:
+        if not path.is_dir():
+            names.setdefault(path, Path(path.name))
+            continue
+        found = _sound_files(path, out)
+        if not found:
+            failed.append(InputError(f"{path}: no sound files in this folder; name files, or another folder"))
+        for file in found:
+            names.setdefault(file, file.relative_to(path))
+    return names, failed
+
+
+def _sound_files(folder: Path, out: Path) -> list[Path]:
+    """Sound files below `folder`, hidden ones left out, and those below `out`: results of an earlier run."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        here = Path(where)
+        folders[:] = sorted(name for name in folders if name[0] != "." and not _is_same(here / name, out))
+        found += [here / name for name in sorted(names) if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
+    return found
+
+
+def _protect_inputs(output: str | Path | None, sources: Iterable[Path]) -> None:
+    """Refuse to write over one of the inputs, whatever it is called there."""
+    if output is None or not os.path.lexists(output):
+        return
+    for source in sources:
+        if _is_same(Path(output), source):
+            raise InputError(f"{source}: would be overwritten by {output}; choose another output")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def picture_names(picture: str | None, names: list[Path]) -> list[Path | None]:
+    """One name of a picture for each file.
+
+    Examples
+    --------
+    >>> [str(name) for name in picture_names("gates.png", [Path("a.wav"), Path("b/c.wav"), Path("a.flac")])]
+    ['gates-a-wav.png', 'gates-b-c.png', 'gates-a-flac.png']
+    """
+    if picture is None:
+        return [None] * len(names)
+    whole = Path(picture)
+    if len(names) == 1:
+        return [whole]
+    stems = ["-".join(name.with_suffix("").parts) for name in names]
+    stems = [
+        stem if stems.count(stem) == 1 else f"{stem}-{name.suffix[1:]}" for stem, name in zip(stems, names, strict=True)
+    ]
+    return [whole.with_name(f"{whole.stem}-{stem}{whole.suffix}") for stem in stems]
+
+
+# --------------------------------------------------------------------------------------------- what the user sees
+def _complain(error: InputError) -> None:
+    from dsn_lite.cli import one_line
+
+    print(f"dsn-lite: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def _summary(report) -> str:
+    speed = f"{1 / report.real_time_factor:.0f} times real time"
+    cost = f"activation {report.activation:.0%}, {report.mmacs_per_second:.1f} MMAC/s"
+    notes = "".join(f"; {note}" for note in report.notes)
+    return f"{report.output}: {report.seconds:.1f} s, {cost}, {speed}{notes}"
+
+
+def write_report(args: argparse.Namespace, model: str, done: list, failed: list[InputError]) -> None:
+    """Write the JSON report: the files that were done, those that were not and why, and totals over the first."""
+    seconds = sum(report.seconds for report in done)
+
+    def mean(values: list[float], weights: list[float]) -> float | None:
+        return round(sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights), 4) if done else None
+
+    frames = [report.frames for report in done]
+    content = {
+        "model": model,
+        "budget": args.budget,
+        "policy": args.policy,
+        "files": [report.to_json() for report in done],
+        "errors": [str(error) for error in failed],
+        "totals": {
+            "files": len(done),
+            "errors": len(failed),
+            "seconds": round(seconds, 6),
+            "activation": mean([report.activation for report in done], frames),
+            "mmacs_per_second": mean([report.mmacs_per_second for report in done], frames),
+            "gates": {
+                name: mean([report.gates[name] for report in done], frames) for name in (done[0].gates if done else ())
+            },
+            "real_time_factor": mean(
+                [report.real_time_factor for report in done], [report.seconds for report in done]
+            ),
+        },
+    }
+    with replacing(args.report) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+class _Bar:
+    """A line on a terminal that tells how far the work is and how long it will still take; shown after two seconds."""
+
+    def __init__(self, files: list[Path]):
+        self._sizes = [path.stat().st_size if path.exists() else 0 for path in files]
+        self._at = 0
+        self._started = time.monotonic()
+        self._shown = self._started + 1.9
+        self._is_terminal = sys.stderr.isatty()
+
+    def show(self, share: float) -> None:
+        """`share` of the current file is done."""
+        now = time.monotonic()
+        if not self._is_terminal or now - self._shown < 0.1:
+            return
+        self._shown = now
+        whole = (sum(self._sizes[: self._at]) + share * self._sizes[self._at]) / max(1, sum(self._sizes))
+        left = (now - self._started) * (1 - whole) / max(whole, 1e-9)
+        filled = "#" * round(30 * whole)
+        text = f"[{filled:<30}] {whole:4.0%}  file {self._at + 1} of {len(self._sizes)}  {_clock(left)} left"
+        print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+
+    def next_file(self) -> None:
+        """The current file is done."""
+        self._at += 1
+
+    def clear(self) -> None:
+        """Make room for a line of text."""
+        if self._is_terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"

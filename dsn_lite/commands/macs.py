@@ -1,0 +1,43 @@
+"""`dsn-lite macs`: multiply-accumulates a second, layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "macs",
+        help="count multiply-accumulates, layer by layer",
+        description="Count multiply-accumulates a second (MMAC/s) with every gate open and every gate closed.",
+        epilog="examples:\n  dsn-lite macs\n  dsn-lite macs --model base\n  dsn-lite macs --model mgt-dsn --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="preset (tiny, base, paper), trained network or .safetensors file; may be repeated (default: the presets)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, by name")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command; returns the exit status."""
+    import json
+
+    from dsn_lite import macs, registry
+    from dsn_lite.config import PRESETS, Config
+
+    counts = {
+        name: macs.count(Config.preset(name) if name in PRESETS else registry.load(name))
+        for name in args.model or PRESETS
+    }
+    if args.json:
+        print(json.dumps({name: counted.to_json() for name, counted in counts.items()}, indent=1))
+    else:
+        print("\n\n".join(f"{name}\n{counted.table()}" for name, counted in counts.items()))
+        print(f"\n{next(iter(counts.values())).to_json()['rule']}")
+    return 0

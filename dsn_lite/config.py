@@ -1,0 +1,132 @@
+"""The shape of a network: presets, and the static, static-only and narrow variants of each."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal
+
+from dsn_lite.errors import InputError
+
+Parts = Literal["gated", "always", "absent"]
+
+# What has a static and a dynamic part has a width of 2 at least.
+_LEAST = {
+    "channels": 2, "heads": 2, "head_width": 1, "hidden": 2, "groups": 2, "group_width": 1,
+    "policy_bands": 2, "policy_width": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Widths of a network.
+
+    Every width of a layer with a dynamic part is the full one; `share` of it is dynamic.
+
+    Parameters
+    ----------
+    channels : output channels of the three encoder convolutions; the last is C, the width of the bottleneck.
+    heads, head_width : attention heads in a frequency block, channels of one head.
+    hidden : hidden units of each fully connected pair.
+    groups, group_width : groups of the GRU, state size of one group.
+    policy_bands, policy_width : pooled bands and GRU state of the policy.
+    share : dynamic share of each width (0.5: half of the heads, groups, channels and hidden units).
+    parts : "gated", a policy opens and closes the dynamic parts (the DSN); "always", they always run and there is no
+        policy (the static network); "absent", they are left out (the static-only network).
+
+    Examples
+    --------
+    >>> Config.preset("base").static().parts
+    'always'
+    """
+
+    channels: tuple[int, int, int]
+    heads: int
+    head_width: int
+    hidden: int
+    groups: int
+    group_width: int
+    policy_bands: int
+    policy_width: int
+    share: float = 0.5
+    parts: Parts = "gated"
+
+    def __post_init__(self) -> None:
+        if self.parts not in ("gated", "always", "absent"):
+            raise InputError(f"parts is {self.parts!r}; choose gated, always or absent")
+        if not isinstance(self.share, float) or not 0 < self.share < 1:
+            raise InputError(f"share is {self.share!r}; it must lie between 0 and 1, both excluded")
+        if not isinstance(self.channels, tuple) or len(self.channels) != 3:
+            raise InputError(f"channels is {self.channels!r}; give three widths, one for each encoder convolution")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            for width in value if name == "channels" else (value,):
+                if not isinstance(width, int) or width < least:
+                    raise InputError(f"{name} is {value!r}; it must be {least} or more, in whole numbers")
+
+    @staticmethod
+    def preset(name: str) -> Config:
+        """One of the presets `tiny`, `base`, `paper`."""
+        try:
+            return PRESETS[name]
+        except KeyError:
+            raise InputError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}") from None
+
+    @staticmethod
+    def from_dict(values: dict) -> Config:
+        """Configuration from :meth:`to_dict`, or from ``{"preset": name, ...}`` with changes to a preset."""
+        values = dict(values)
+        known = {field.name for field in fields(Config)}
+        base = Config.preset(values.pop("preset")) if "preset" in values else None
+        if unknown := sorted(set(values) - known):
+            raise InputError(f"unknown network option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        if isinstance(values.get("channels"), list):
+            values["channels"] = tuple(values["channels"])
+        if base is None and (missing := sorted(known - set(values) - {"share", "parts"})):
+            raise InputError(f"network option {', '.join(missing)} is missing; give it or a preset")
+        return replace(base, **values) if base else Config(**values)
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return {**asdict(self), "channels": list(self.channels)}
+
+    def static(self) -> Config:
+        """The same network with everything always running."""
+        return replace(self, parts="always")
+
+    def static_only(self) -> Config:
+        """The same network without its dynamic parts: what all gates closed compute."""
+        return replace(self, parts="absent")
+
+    def scaled(self, factor: float) -> Config:
+        """All widths multiplied by `factor` and rounded; numbers of heads and groups stay."""
+
+        def scale(width: int) -> int:
+            return max(2, round(width * factor))
+
+        return replace(
+            self,
+            channels=tuple(scale(width) for width in self.channels),
+            head_width=scale(self.head_width),
+            hidden=scale(self.hidden),
+            group_width=scale(self.group_width),
+        )
+
+    def dynamic(self, width: int) -> int:
+        """Dynamic part of `width`."""
+        return min(width - 1, max(1, round(width * self.share)))
+
+
+PRESETS = {
+    "tiny": Config(
+        channels=(8, 12, 16), heads=4, head_width=4, hidden=32, groups=4, group_width=8,
+        policy_bands=24, policy_width=24,
+    ),
+    "base": Config(
+        channels=(16, 24, 32), heads=4, head_width=8, hidden=48, groups=4, group_width=16,
+        policy_bands=32, policy_width=64,
+    ),
+    "paper": Config(
+        channels=(32, 48, 64), heads=4, head_width=16, hidden=96, groups=4, group_width=24,
+        policy_bands=32, policy_width=96,
+    ),
+}  # fmt: skip

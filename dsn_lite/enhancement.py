@@ -1,0 +1,78 @@
+"""Enhance a whole signal of any rate and any number of channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsn_lite.audio import fit, resample
+from dsn_lite.errors import InputError
+from dsn_lite.macs import count, frame_macs
+from dsn_lite.model import Network
+from dsn_lite.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
+from dsn_lite.streaming import Stream
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out, and what was spent on it."""
+
+    wave: np.ndarray | Tensor
+    """Enhanced signal: kind, shape and rate of the input."""
+    gates: np.ndarray
+    """Gates used, uint8 [T, K], or [channels, T, K]; T frames of 16 ms."""
+    frame_mmacs: np.ndarray
+    """Rate of computing in each frame, in MMAC/s, [T] or [channels, T]."""
+    activation: float
+    """MACs of the open dynamic parts / MACs of all dynamic parts; 1 for a static network."""
+    mmacs_per_second: float
+    """Mean of `frame_mmacs`; of one channel."""
+
+
+def enhance(
+    network: Network,
+    wave: np.ndarray | Tensor,
+    sample_rate: int,
+    *,
+    budget: float | None = None,
+    policy: str | np.ndarray = "learned",
+) -> Result:
+    """Enhance a signal; see :meth:`dsn_lite.model.Network.enhance`."""
+    samples = wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave)
+    if samples.ndim not in (1, 2):
+        raise InputError(f"a signal of shape {samples.shape}; give [samples] or [channels, samples]")
+    if samples.size == 0:
+        raise InputError("the signal has no samples")
+    if samples.dtype.kind != "f":
+        raise InputError(f"samples of type {samples.dtype}; give floats within -1..1 (int16 / 32768)")
+    if samples.ndim == 2 and samples.shape[0] > max(64, samples.shape[1]):
+        raise InputError(f"a signal of shape {samples.shape}; give [channels, samples], this looks transposed")
+    if not sample_rate > 0:
+        raise InputError(f"the sample rate is {sample_rate}; give it in Hz")
+    if not np.isfinite(samples).all():
+        raise InputError("the signal holds NaN or infinite samples; leave them out or replace them by zero")
+    channels = np.atleast_2d(samples).astype(np.float32)
+    waves, gates = [], []
+    for channel in channels:
+        stream = Stream(network, budget=budget, policy=policy)
+        low = resample(channel, sample_rate, SAMPLE_RATE)
+        parts, used = [], []
+        for end in (False, True):
+            parts.append(stream.flush() if end else stream.feed(low))
+            used.append(stream.take_gates())
+        waves.append(fit(resample(np.concatenate(parts), SAMPLE_RATE, sample_rate), len(channel)))
+        gates.append(np.concatenate(used))
+    counted = count(network)
+    spent = frame_macs(counted, np.stack(gates)) * FRAMES_PER_SECOND / 1e6
+    span = counted.open - counted.closed
+    output = np.stack(waves).reshape(samples.shape)
+    return Result(
+        wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
+        gates=np.stack(gates) if samples.ndim == 2 else gates[0],
+        frame_mmacs=spent if samples.ndim == 2 else spent[0],
+        activation=float((spent.mean() - counted.closed) / span) if span else 1.0,
+        mmacs_per_second=float(spent.mean()),
+    )

@@ -1,0 +1,103 @@
+"""A corpus is a manifest: one row a file, saying what it is and whether it trains, validates or tests."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsn_lite import audio
+from dsn_lite.errors import InputError
+
+COLUMNS = ("path", "kind", "split", "source", "speaker", "language", "seconds", "licence")
+KINDS = ("speech", "noise", "rir")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a corpus.
+
+    Attributes
+    ----------
+    path : str
+        As written in the manifest: relative to the manifest's folder, or absolute.
+    kind, split : str
+        speech, noise or rir; train, valid or test.
+    source, speaker, language, licence : str
+        Where it comes from; for a noise, ``speaker`` is its class.
+    seconds : float
+        Duration.
+    root : str
+        Folder that ``path`` is relative to.
+    """
+
+    path: str
+    kind: str
+    split: str = "train"
+    source: str = ""
+    speaker: str = ""
+    language: str = ""
+    seconds: float = 0.0
+    licence: str = ""
+    root: str = ""
+
+    @property
+    def file(self) -> Path:
+        """The file itself."""
+        return Path(self.root) / self.path
+
+
+def read_manifest(path: str | Path) -> list[Entry]:
+    """Read a manifest (CSV with the columns ``COLUMNS``; only ``path`` and ``kind`` must be filled).
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, has no ``path`` or ``kind`` column, or a row names an unknown kind or
+        split.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); write one with: dsn-lite corpus DIR -o {path}"
+        ) from None
+    if not rows or not {"path", "kind"} <= set(rows[0]):
+        raise InputError(
+            f"{path}: no rows or no columns path and kind; write one with: dsn-lite corpus DIR -o {path}"
+        )
+    entries = []
+    for number, row in enumerate(rows, start=2):
+        kind, split = row["kind"], row.get("split") or "train"
+        if not row["path"] or kind not in KINDS or split not in SPLITS:
+            raise InputError(
+                f"{path}: line {number}: needs a path, a kind of {KINDS} and a split of {SPLITS}"
+            )
+        try:
+            seconds = float(row.get("seconds") or 0)
+        except ValueError:
+            raise InputError(
+                f"{path}: line {number}: seconds is {row['seconds']!r}; write a number"
+            ) from None
+        texts = {name: row.get(name) or "" for name in ("source", "speaker", "language", "licence")}
+        entries.append(
+            Entry(row["path"], kind, split, seconds=seconds, root=str(path.resolve().parent), **texts)
+        )
+    return entries
+
+
+def write_manifest(entries: Sequence[Entry], path: str | Path) -> None:
+    """Write a manifest, whole or not at all; files below its folder get relative paths, others absolute."""
+    folder = Path(path).resolve().parent
+    with audio.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for entry in entries:
+            file = entry.file.absolute()
+            name = file.relative_to(folder) if file.is_relative_to(folder) else file
+            row = {column: getattr(entry, column) for column in COLUMNS}
+            writer.writerow({**row, "path": name.as_posix(), "seconds": f"{entry.seconds:g}"})

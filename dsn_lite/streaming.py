@@ -1,0 +1,201 @@
+"""Enhance a signal as it arrives, in chunks of any length.
+
+A stream keeps what the network remembers plus one window of input and one hop of output; its memory does not grow. What it
+returns is the offline result, late by at most one window: 512 samples, 32 ms.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Protocol
+
+import numpy as np
+
+from dsn_lite.errors import InputError
+from dsn_lite.model import Network
+from dsn_lite.spectral import HOP, WINDOW
+
+BLOCK_FRAMES = 1250
+"""Frames computed at once when a long chunk is fed (20 s): bounds the memory."""
+
+_WINDOW = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
+
+
+class Engine(Protocol):
+    """Runs the frames of one stream through a network and remembers its state."""
+
+    def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Enhanced spectrum, complex64 [T, F], and gates used, uint8 [T, K].
+
+        `spectrum` is complex64 [T, F]; `gates` is uint8 [T, K], or None to let the policy decide.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget everything."""
+        ...
+
+
+class TorchEngine:
+    """The PyTorch network itself: exact by definition, fastest on many frames at once.
+
+    Parameters
+    ----------
+    network : Network in evaluation mode
+    shift : added to each open logit; see `Network.budget_shift`.
+    """
+
+    def __init__(self, network: Network, shift: float = 0.0):
+        self.network, self.shift = network, shift
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.state = self.network.initial_state(1)
+
+    def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Engine`."""
+        import torch
+
+        with torch.inference_mode():
+            given = None if gates is None else torch.from_numpy(gates).float()[None]
+            output = self.network(torch.from_numpy(spectrum)[None], given, self.state, shift=self.shift)
+        self.state = output.state
+        return output.spectrum[0].numpy(), output.gates[0].numpy().astype(np.uint8)
+
+
+class Stream:
+    """Enhances one channel at 16 kHz, chunk by chunk.
+
+    Parameters
+    ----------
+    model : Network
+        From :func:`dsn_lite.load`.
+    budget : 0..1 or None
+        Wanted mean activation; None is the trained operating point. See `Network.budget_shift`.
+    policy : "learned", "open", "closed", or gates [T, K] of 0 and 1 for the frames to come
+    engine : Engine or None
+        What runs the frames; None takes the PyTorch network.
+
+    Examples
+    --------
+    >>> from dsn_lite.config import Config
+    >>> stream = Stream(Network(Config.preset("tiny")).eval())
+    >>> [len(stream.feed(np.zeros(n, dtype=np.float32))) for n in (100, 500, 1000)], len(stream.flush())
+    ([0, 256, 1024], 320)
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        *,
+        budget: float | None = None,
+        policy: str | np.ndarray = "learned",
+        engine: Engine | None = None,
+    ):
+        self.model = model
+        self.gate_count = len(model.gate_names)
+        if isinstance(policy, str):
+            if policy not in ("learned", "open", "closed"):
+                raise InputError(f"policy is {policy!r}; choose learned, open or closed, or give gates [T, K]")
+            self._given = None
+        else:
+            self._given = np.ascontiguousarray(policy, dtype=np.uint8)
+            if self._given.ndim != 2 or self._given.shape[1] != self.gate_count:
+                raise InputError(f"gates have the shape {self._given.shape}; needed is [frames, {self.gate_count}]")
+        self.policy = policy
+        self.engine = engine or TorchEngine(model, model.budget_shift(budget))
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew, as if nothing had been fed."""
+        self.engine.reset()
+        self.samples_in = self.samples_out = self.frames = 0
+        self.gates = np.zeros((0, self.gate_count), np.uint8)
+        self._input = np.zeros(WINDOW - HOP, np.float32)  # what precedes the first frame
+        self._overlap = np.zeros(HOP, np.float32)
+
+    def copy(self) -> Stream:
+        """An independent stream in the same state; the weights are shared."""
+        twin = copy.copy(self)
+        twin.engine = copy.copy(self.engine)
+        if hasattr(self.engine, "copy"):
+            twin.engine = self.engine.copy()
+        twin._input, twin._overlap = self._input.copy(), self._overlap.copy()
+        return twin
+
+    def feed(self, chunk: np.ndarray) -> np.ndarray:
+        """Take float samples [n] at 16 kHz, n of any size; return the samples that are now finished, float32 [m].
+
+        Raises
+        ------
+        InputError
+            When the chunk is not one channel, or holds NaN or infinite samples; the stream is then unchanged.
+        """
+        chunk = np.asarray(chunk, dtype=np.float32)
+        if chunk.ndim != 1:
+            raise InputError(f"a chunk of shape {chunk.shape}; a stream takes one channel [samples], make one for each")
+        if not np.isfinite(chunk).all():
+            raise InputError("the chunk holds NaN or infinite samples; leave them out or replace them by zero")
+        self.samples_in += len(chunk)
+        return self._advance(chunk)
+
+    def flush(self) -> np.ndarray:
+        """Return the samples still inside, so that as many have come out as went in; then reset."""
+        missing = -self.samples_in % HOP + HOP if self.samples_in else 0
+        total = self.samples_in
+        tail = self._advance(np.zeros(missing, np.float32))
+        tail = tail[: len(tail) - (self.samples_out - total)] if self.samples_out > total else tail
+        gates = self.gates
+        self.reset()
+        self.gates = gates
+        return tail
+
+    def take_gates(self) -> np.ndarray:
+        """Gates [T, K], uint8, of the frames computed by the last `feed` or `flush`."""
+        return self.gates
+
+    def _advance(self, chunk: np.ndarray) -> np.ndarray:
+        self._input = np.concatenate([self._input, chunk])
+        outputs, gates = [], []
+        while len(self._input) >= WINDOW:
+            frames = min((len(self._input) - WINDOW) // HOP + 1, BLOCK_FRAMES)
+            output, used = self._frames(self._input[: (frames - 1) * HOP + WINDOW], frames)
+            self._input = self._input[frames * HOP :]
+            outputs.append(output)
+            gates.append(used)
+        self._input = self._input.copy()  # let go of the chunk it was a part of
+        self.gates = np.concatenate(gates) if gates else np.zeros((0, self.gate_count), np.uint8)
+        result = np.concatenate(outputs) if outputs else np.zeros(0, np.float32)
+        self.samples_out += len(result)
+        return result
+
+    def _frames(self, samples: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Finished samples and gates of the next `frames` frames, which lie in `samples`."""
+        windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
+        spectrum = np.fft.rfft(windows * _WINDOW).astype(np.complex64)
+        enhanced, used = self.engine.run(spectrum, self._next_gates(frames))
+        synthesis = np.fft.irfft(enhanced, n=WINDOW).astype(np.float32) * _WINDOW
+        blocks = synthesis[:, :HOP].copy()
+        blocks[0] += self._overlap
+        blocks[1:] += synthesis[:-1, HOP:]
+        self._overlap = synthesis[-1, HOP:].copy()
+        is_first = self.frames == 0
+        self.frames += frames
+        # The first frame's first half lies before the signal.
+        return blocks[1 if is_first else 0 :].reshape(-1), used
+
+    def _next_gates(self, frames: int) -> np.ndarray | None:
+        """Gates [frames, K] that are not the policy's; None where the policy decides or nothing can be gated."""
+        if not self.gate_count:
+            return None
+        if self._given is not None:
+            rows = self._given[self.frames : self.frames + frames]
+            if len(rows) < frames:
+                raise InputError(f"gates for {len(self._given)} frames were given, the signal has more")
+            return rows
+        if self.policy == "learned":
+            return None
+        return np.full((frames, self.gate_count), self.policy == "open", np.uint8)
+
+

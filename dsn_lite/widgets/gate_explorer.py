@@ -1,0 +1,276 @@
+"""Gate explorer: hear a network and see which of its parts are open.
+
+Everything is computed by the real network in Python beforehand, packed into one binary trait and shown by
+`gate_explorer.js`; no kernel is needed to look and listen. The browser computes the spectrograms from the sounds.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import traitlets
+
+from dsn_lite import figures, gates
+from dsn_lite.audio import mix_at_snr
+from dsn_lite.errors import InputError
+from dsn_lite.macs import count
+from dsn_lite.metrics import si_sdr
+from dsn_lite.model import Network
+from dsn_lite.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE, frame_count, stft
+
+try:
+    import anywidget
+except ImportError as error:  # pragma: no cover
+    raise ImportError("widgets need anywidget; install it with: pip install 'dsn-lite[book]'") from error
+
+BITS = 14
+"""Bits of a sample in the page; the two lowest of 16 are rounded away, which saves a fifth and nobody hears."""
+PEAK = 0.95
+"""Loudest sample of all sounds of one explorer; they share one gain, so that their levels can be compared."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One operating point of the network on one scene."""
+
+    name: str
+    """What the slider calls it."""
+    shift: float
+    """Added to the open logits; -inf closes and inf opens everything."""
+    wave: np.ndarray
+    """Enhanced signal [samples]."""
+    gates: np.ndarray
+    """Gates used [T, K] of 0 and 1."""
+    activation: float
+    mmacs_per_second: float
+    si_sdr: float
+    """Of `wave`, in dB."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One clip at one SNR, and what the network made of it at each operating point."""
+
+    clip: str
+    snr: float
+    """Mean signal-to-noise ratio in dB."""
+    clean: np.ndarray
+    """[samples] at 16 kHz."""
+    noisy: np.ndarray
+    """[samples] at 16 kHz."""
+    margins: np.ndarray
+    """Open minus closed logit of each gate [T, K], without shift."""
+    points: tuple[Point, ...]
+    """By rising shift: everything closed first, everything open last."""
+
+
+def frame_snr(clean: np.ndarray, noise: np.ndarray, seconds: float = 0.25) -> np.ndarray:
+    """Signal-to-noise ratio around each frame of the network.
+
+    Parameters
+    ----------
+    clean, noise : array [samples] at 16 kHz
+    seconds : length of the Hann window over which both powers are averaged.
+
+    Returns
+    -------
+    float32 array [T]
+        In dB, held within -40 and 40; frame t is centred on sample t * 256.
+
+    Examples
+    --------
+    >>> speech, noise = np.ones(1000), np.full(1000, 0.1)
+    >>> frame_snr(speech, noise).tolist()
+    [20.0, 20.0, 20.0, 20.0, 20.0]
+    """
+    weights = np.hanning(round(seconds * SAMPLE_RATE) | 1)
+    centres = np.minimum(np.arange(frame_count(len(clean))) * HOP, len(clean) - 1)
+
+    def around(wave: np.ndarray) -> np.ndarray:
+        half = len(weights) // 2
+        power = np.pad(np.square(wave, dtype=np.float64), half)
+        return np.lib.stride_tricks.sliding_window_view(power, len(weights))[centres] @ weights
+
+    ratio = (around(clean) + 1e-12) / (around(noise) + 1e-12)
+    return np.clip(10 * np.log10(ratio), -40, 40).round(4).astype(np.float32)
+
+
+def explore(
+    network: Network,
+    clips: Mapping[str, np.ndarray],
+    noise: np.ndarray,
+    snrs: Sequence[float],
+    budgets: Sequence[float | None],
+) -> list[Scene]:
+    """Run a network over each clip at each SNR and operating point; see :meth:`GateExplorer.from_network`."""
+    shifts = {0.0: "all closed", 1.0: "all open"} | {b: _budget_name(b) for b in budgets}
+    order = sorted(shifts, key=network.budget_shift)
+    scenes = []
+    for clip, clean in clips.items():
+        for snr in snrs:
+            noisy = mix_at_snr(clean, noise, snr)
+            with torch.inference_mode():
+                logits = network(stft(torch.from_numpy(noisy))[None]).logits
+            points = []
+            for budget in order:
+                result = network.enhance(noisy, SAMPLE_RATE, budget=budget)
+                points.append(
+                    Point(
+                        shifts[budget], network.budget_shift(budget), result.wave, result.gates,
+                        abs(result.activation), result.mmacs_per_second, si_sdr(clean, result.wave),
+                    )
+                )  # fmt: skip
+            scenes.append(Scene(clip, snr, clean, noisy, gates.margin(logits)[0].numpy(), tuple(points)))
+    return scenes
+
+
+class GateExplorer(anywidget.AnyWidget):
+    """Spectrograms, one lane a gate, SNR and cost over time, with a play head tied to the sound.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        All with the same operating points.
+    network : Network
+        Names and costs of its gates are shown.
+
+    Examples
+    --------
+    >>> from dsn_lite.config import Config
+    >>> network, rng = Network(Config.preset("tiny")).eval(), np.random.default_rng(0)
+    >>> speech, noise = rng.standard_normal((2, 8000)).astype("float32") / 10
+    >>> explorer = GateExplorer.from_network(network, {"hiss": speech}, noise, snrs=[5], budgets=[0.5])
+    >>> [point["name"] for point in explorer.scenes[0]["points"]]
+    ['all closed', 'budget 0.5', 'all open']
+    """
+
+    _esm = Path(__file__).parent / "gate_explorer.js"
+    _css = Path(__file__).parent / "gate_explorer.css"
+    title = traitlets.Unicode().tag(sync=True)
+    gates = traitlets.List().tag(sync=True)
+    """One dict a gate: `name`, `mmacs` (MMAC/s it adds while open)."""
+    levels = traitlets.List().tag(sync=True)
+    """MMAC/s with everything closed and with everything open."""
+    scenes = traitlets.List().tag(sync=True)
+    """One dict a scene; values that end in `_at` are [offset, length] in `data`."""
+    data = traitlets.Bytes().tag(sync=True)
+    """Sounds (FLAC, 16 kHz), gates (bits), margins (int16, 1/256), SNR (float32), little-endian."""
+
+    def __init__(self, scenes: Sequence[Scene], network: Network):
+        if not network.gate_names:
+            raise InputError(f"{network.name} is a static network and has no gates to explore; take a dynamic one")
+        if not scenes:
+            raise InputError("there is no scene to explore; give at least one clip and one SNR")
+        counted = count(network)
+        costs = counted.gate_macs * FRAMES_PER_SECOND / 1e6
+        pack = _Pack(scenes)
+        super().__init__(
+            title=network.name,
+            gates=[{"name": n, "mmacs": c} for n, c in zip(network.gate_names, costs.tolist(), strict=True)],
+            levels=[counted.closed, counted.open],
+            scenes=[pack.scene(scene) for scene in scenes],
+            data=b"",
+        )
+        self.data = bytes(pack.data)
+        self._first, self._network = scenes[0], network
+
+    @classmethod
+    def from_network(
+        cls,
+        network: Network,
+        clips: Mapping[str, np.ndarray],
+        noise: np.ndarray,
+        snrs: Sequence[float] = (0, 10),
+        budgets: Sequence[float | None] = (0.25, None, 0.75),
+    ) -> GateExplorer:
+        """Compute everything with a network.
+
+        Parameters
+        ----------
+        network : Network with gates, in evaluation mode
+        clips : what to call each clip -> clean speech [samples] at 16 kHz, 3 to 5 s (a page should stay small)
+        noise : [samples] at 16 kHz; repeated or cut to the length of each clip.
+        snrs : mean SNRs in dB; each clip is heard at each.
+        budgets : operating points, see `Network.enhance`; all closed and all open are added.
+        """
+        if not network.gate_names:
+            raise InputError(f"{network.name} is a static network and has no gates to explore; take a dynamic one")
+        return cls(explore(network, clips, noise, snrs, budgets), network)
+
+    def picture(self) -> bytes:
+        """PNG of the first scene at the trained operating point (or the middle one): for print."""
+        scene = self._first
+        names = [point.name for point in scene.points]
+        trained = _budget_name(None)
+        point = scene.points[names.index(trained) if trained in names else len(names) // 2]
+        counted = count(self._network)
+        costs = counted.closed + point.gates @ counted.gate_macs * FRAMES_PER_SECOND / 1e6
+        figure = figures.gate_map(
+            scene.noisy, point.wave, point.gates, self._network.gate_names, costs,
+            levels=(counted.closed, counted.open), snr=scene.snr, title=scene.clip,
+        )  # fmt: skip
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=100)
+        return file.getvalue()
+
+    def _repr_mimebundle_(self, **kwargs):
+        """Add a picture to the widget, for readers that can show no widget (print, LaTeX, code hosting pages)."""
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data["image/png"] = base64.b64encode(self.picture()).decode()
+        data["text/plain"] = f"GateExplorer({self.title!r}, {len(self.scenes)} scenes)"
+        return data, metadata
+
+
+class _Pack:
+    """Collects binary parts in `data` and describes them in dicts."""
+
+    def __init__(self, scenes: Sequence[Scene]):
+        self.data = bytearray()
+        waves = (wave for s in scenes for wave in (s.clean, s.noisy, *(point.wave for point in s.points)))
+        self.gain = PEAK / max(float(np.abs(wave).max()) for wave in waves)
+        self._clean: dict[str, list[int]] = {}
+
+    def scene(self, scene: Scene) -> dict:
+        if scene.clip not in self._clean:  # shared by all SNRs
+            self._clean[scene.clip] = self._sound(scene.clean)
+        snr = frame_snr(scene.clean, scene.noisy - scene.clean)
+        margins = np.clip(np.round(scene.margins * 256), -32768, 32767)
+        return {
+            "clip": scene.clip, "snr": scene.snr, "frames": len(snr), "samples": len(scene.noisy),
+            "si_sdr": si_sdr(scene.clean, scene.noisy),
+            "clean_at": self._clean[scene.clip], "noisy_at": self._sound(scene.noisy),
+            "snr_at": self._add(snr.astype("<f4").tobytes()),
+            "margins_at": self._add(margins.astype("<i2").tobytes()),
+            "points": [self._point(point) for point in scene.points],
+        }  # fmt: skip
+
+    def _point(self, point: Point) -> dict:
+        return {
+            "name": point.name,
+            "shift": point.shift if np.isfinite(point.shift) else None,
+            "activation": point.activation, "mmacs": point.mmacs_per_second, "si_sdr": point.si_sdr,
+            "sound_at": self._sound(point.wave),
+            "gates_at": self._add(np.packbits(point.gates.astype(bool), bitorder="little").tobytes()),
+        }  # fmt: skip
+
+    def _sound(self, wave: np.ndarray) -> list[int]:
+        step = 2 ** (16 - BITS)  # FLAC leaves out bits that are always zero
+        samples = np.clip(np.round(wave * (self.gain * 32767 / step)) * step, -32768, 32767).astype(np.int16)
+        file = io.BytesIO()
+        soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        return self._add(file.getvalue())
+
+    def _add(self, part: bytes) -> list[int]:
+        self.data += part
+        return [len(self.data) - len(part), len(part)]
+
+
+def _budget_name(budget: float | None) -> str:
+    return "as trained" if budget is None else f"budget {budget:g}"
