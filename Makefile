@@ -31,7 +31,7 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 help:  ## what can be made
-	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 book: $(READY)  ## the book: _build/html/index.html; any warning or failing cell fails it
 	rm -rf _build/html _build/.doctrees _build/jupyter_execute
@@ -59,8 +59,8 @@ clean:  ## remove what was built; .venv and runs stay
 
 # pesq comes as source only. Where it cannot be built, all but the PESQ score works, and `dsn-lite evaluate` says so.
 .venv/.ready: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "dsn-lite needs Python 3.11 or newer,\
-	 this is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "make: Python 3.11 or newer is needed, this is $$($(PYTHON) -V 2>&1); name one: make PYTHON=python3.12"; exit 1; }
 	test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
 	grep -v '^pesq==' requirements.txt > .venv/requirements.txt
 	"$(BIN)/python" -m pip install --disable-pip-version-check -r .venv/requirements.txt

@@ -24,7 +24,8 @@ from dsn_lite.errors import InputError
 
 #: What a folder is searched for; a file named by the user may end in anything.
 SUFFIXES = frozenset(
-    [".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".rf64"]
+    [".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3",
+     ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".rf64"]
 )  # fmt: skip
 BLOCK = 65536  # samples of one channel that are in memory at a time
 
@@ -146,6 +147,7 @@ class Reader:
                     f"{self.path}: sample {done + at} ({(done + at) / self.sample_rate:.3f} s) of channel "
                     f"{channel + 1} is {value}; export the file again, or replace such samples by zero"
                 )
+            block = block[:, : self.samples - done]
             done += block.shape[1]
             yield block
 

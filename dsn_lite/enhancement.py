@@ -52,9 +52,10 @@ def enhance(
         raise InputError(f"a signal of shape {samples.shape}; give [channels, samples], this looks transposed")
     if not sample_rate > 0:
         raise InputError(f"the sample rate is {sample_rate}; give it in Hz")
-    if not np.isfinite(samples).all():
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        channels = np.atleast_2d(samples).astype(np.float32)
+    if not np.isfinite(channels).all():
         raise InputError("the signal holds NaN or infinite samples; leave them out or replace them by zero")
-    channels = np.atleast_2d(samples).astype(np.float32)
     waves, gates = [], []
     for channel in channels:
         stream = Stream(network, budget=budget, policy=policy)

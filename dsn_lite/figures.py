@@ -1,6 +1,6 @@
 """Pictures of what the network did.
 
-Drawn with matplotlib's object interface (no pyplot, no global state); matplotlib is imported only when something is drawn.
+Drawn with matplotlib's object interface (no pyplot, no global state), imported only when something is drawn.
 """
 
 from __future__ import annotations

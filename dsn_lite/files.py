@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dsn_lite import audio, figures, macs
+from dsn_lite.errors import InputError
 from dsn_lite.model import Network
 from dsn_lite.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, WINDOW
 from dsn_lite.streaming import Stream
@@ -33,7 +34,7 @@ class Report:
     frames: int
     """Frames that the network ran, over all channels."""
     activation: float
-    """MACs of the open dynamic parts / MACs of all dynamic parts, mean over the frames; 1 for a network without gates."""
+    """MACs of the open dynamic parts / MACs of all dynamic parts, mean over the frames; 1 without gates."""
     mmacs_per_second: float
     """Mean cost of one channel."""
     gates: dict[str, float]
@@ -41,10 +42,13 @@ class Report:
     real_time_factor: float
     """Seconds of work / seconds of sound, all channels, reading and writing included."""
     notes: list[str] = field(default_factory=list)
+    picture_error: InputError | None = None
+    """Why the sound is there but not the picture."""
 
     def to_json(self) -> dict:
         """Plain values; figures rounded to what they mean."""
         row = asdict(self)
+        del row["picture_error"]
         for name in ("activation", "mmacs_per_second", "real_time_factor"):
             row[name] = round(row[name], 4)
         return row | {"gates": {name: round(rate, 4) for name, rate in self.gates.items()}}
@@ -78,7 +82,7 @@ def enhance_file(
     Raises
     ------
     InputError
-        The file cannot be read, or what comes out cannot be written.
+        The file cannot be read, or the sound that comes out cannot be written.
     """
     path, out_path = Path(path), Path(out_path)
     started = time.perf_counter()
@@ -105,7 +109,10 @@ def enhance_file(
         real_time_factor=(time.perf_counter() - started) / seconds, notes=chain.notes(reader, writer),
     )  # fmt: skip
     if gates_picture is not None:
-        chain.draw(gates_picture, f"{path.name}, {network.name}")
+        try:
+            chain.draw(gates_picture, f"{path.name}, {network.name}")
+        except InputError as error:
+            report.picture_error = error
     return report
 
 

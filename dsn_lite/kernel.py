@@ -21,7 +21,7 @@ How it is laid out, and why:
 from __future__ import annotations
 
 import copy
-import math
+
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from dsn_lite.model import GATES, Network
+from dsn_lite.policy import Policy
 from dsn_lite.spectral import BINS, COMPRESSION, HOP, WINDOW
 
 BANDS_1, BANDS_2, BANDS = 129, 65, 33
@@ -38,12 +39,24 @@ BANDS_1, BANDS_2, BANDS = 129, 65, 33
 _ONE_THREAD = 262_144
 """Products of up to so many MACs run on one thread in OpenBLAS (its SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD)."""
 
-# fmt: off
+# No reassociation: results stay the same on every processor but for fused multiply-adds.
 _jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-_inline = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"}, inline="never")
-# fmt: on
 
 f32, i32 = np.float32, np.int32
+
+
+# What the block of weights holds, in this order; [rows, columns] of each is in a table beside it.
+(
+    FORWARD_1, FORWARD_2, BACKWARD_2, BACKWARD_1, TWIDDLE, WINDOWED,
+    ENCODER_1, ENCODER_2, ENCODER_3, ENCODER_3_STATIC, EMBEDDING,
+    HEADS_1, HEADS_OUT_1, HEADS_OUT_STATIC_1, UP_1, DOWN_1, DOWN_STATIC_1,
+    GROUPS_IN, GROUPS_OWN, GROUPS_OWN_BIAS, GROUPS_OUT, GROUPS_OUT_STATIC, UP_2, DOWN_2, DOWN_STATIC_2,
+    HEADS_3, HEADS_OUT_3, HEADS_OUT_STATIC_3, UP_3, DOWN_3, DOWN_STATIC_3,
+    DECODER_3, DECODER_3_BIAS, DECODER_2, DECODER_2_STATIC, DECODER_2_BIAS, DECODER_1, DECODER_1_BIAS, SLOPES,
+    POLICY_POOLING, POLICY_IN, POLICY_OWN, POLICY_BIAS, POLICY_OUT, POLICY_OUT_BIAS,
+) = range(45)  # fmt: skip
+# What the block of state holds.
+TAPS, STATES, POLICY_STATE = range(3)
 
 
 # ------------------------------------------------------------------------------------------------ functions of numbers
@@ -118,15 +131,634 @@ def tanh(x):
     return _ONE - _TWO / (_ONE + exp(_TWO * x))
 
 
+
+# ------------------------------------------------------------------------------------------------ pieces of a frame
 @_jit
-def exp_all(x, out):
-    """exp of each value of x [n] into out [n]."""
-    for i in range(len(x)):
-        out[i] = exp(x[i])
+def _multiply(a, b, out):
+    """out [N, F] = a [N, K] @ b [K, F] on one thread."""
+    rows = max(1, _ONE_THREAD // (b.shape[0] * b.shape[1]))
+    if a.shape[0] <= rows:
+        np.dot(a, b, out)
+    else:
+        for first in range(0, a.shape[0], rows):
+            np.dot(a[first : first + rows], b, out[first : first + rows])
 
 
 @_jit
-def log_all(x, out):
-    """log of each value of x [n] into out [n]."""
-    for i in range(len(x)):
-        out[i] = log(x[i])
+def _activate(x, slopes):
+    """PReLU in place on x [C, F] with a slope a row."""
+    for c in range(x.shape[0]):
+        slope, row = slopes[c], x[c]
+        for f in range(x.shape[1]):
+            row[f] = max(row[f], _ZERO) + slope * min(row[f], _ZERO)
+
+
+@_jit
+def _compress(spectrum, columns, compressed, magnitude):
+    """Compress one frame and lay its taps out for the first convolution.
+
+    spectrum [2F] interleaved; columns [1 + 2 * 2 * 5, BANDS_1]: ones, taps of the frame before, taps of this frame;
+    compressed [2, 2 + F + 2] real and imaginary, zeros at the edges; magnitude [F] compressed.
+    """
+    power, half = f32(1e-12), f32((COMPRESSION - 1) / 2)
+    real, imaginary = compressed[0], compressed[1]
+    for f in range(BINS):
+        re, im = spectrum[2 * f], spectrum[2 * f + 1]
+        scale = exp(half * log(re * re + im * im + power))
+        re, im = re * scale, im * scale
+        real[2 + f], imaginary[2 + f] = re, im
+        magnitude[f] = np.sqrt(re * re + im * im + power)
+    before, now = columns[1:11].reshape(-1), columns[11:].reshape(-1)
+    for i in range(len(now)):
+        before[i] = now[i]
+    for part in range(2):
+        for tap in range(5):
+            source, target = compressed[part, tap:], columns[11 + 5 * part + tap]
+            for f in range(BANDS_1):
+                target[f] = source[2 * f]
+
+
+@_jit
+def _expand(mask_taps, compressed, spectrum, offset):
+    """Sum the taps of the last convolution to a complex mask, apply it, undo the compression.
+
+    mask_taps [2 * 5, BANDS_1]: product of each tap with each input band; compressed [2, 2 + F + 2]; spectrum [2F] (out);
+    offset [2]: bias of the mask.
+    """
+    mask = np.empty((2, BINS + 1), f32)
+    for part in range(2):
+        t0, t1, t2, t3, t4 = (mask_taps[5 * part], mask_taps[5 * part + 1], mask_taps[5 * part + 2],
+                              mask_taps[5 * part + 3], mask_taps[5 * part + 4])  # fmt: skip
+        row, bias = mask[part], offset[part]
+        last = BANDS_1 - 1
+        row[0] = t2[0] + t0[1] + bias
+        for i in range(1, last):
+            row[2 * i] = t4[i - 1] + t2[i] + t0[i + 1] + bias
+        for i in range(last):
+            row[2 * i + 1] = t3[i] + t1[i + 1] + bias
+        row[2 * last] = t4[last - 1] + t2[last] + bias
+    real, imaginary = compressed[0], compressed[1]
+    exponent = f32((1 / COMPRESSION - 1) / 2)
+    for f in range(BINS):
+        re = mask[0, f] * real[2 + f] - mask[1, f] * imaginary[2 + f]
+        im = mask[0, f] * imaginary[2 + f] + mask[1, f] * real[2 + f]
+        scale = exp(exponent * log(re * re + im * im + f32(1e-38)))
+        spectrum[2 * f], spectrum[2 * f + 1] = re * scale, im * scale
+
+
+@_jit
+def _encode(x, weights, slopes, columns, out):
+    """Strided convolution and PReLU of x [C, F] into out [N, F']; weights [N, 1 + 3 C], columns [1 + 3 C, F'] is room."""
+    last = out.shape[1] - 1
+    for c in range(x.shape[0]):
+        source = x[c]
+        left, middle, right = columns[1 + 3 * c], columns[2 + 3 * c], columns[3 + 3 * c]
+        left[0] = right[last] = _ZERO
+        for f in range(last):
+            middle[f] = source[2 * f]
+            right[f] = source[2 * f + 1]
+            left[f + 1] = source[2 * f + 1]
+        middle[last] = source[2 * last]
+    _multiply(weights, columns, out)
+    _activate(out, slopes)
+
+
+@_jit
+def _decode(x, weights, bias, slopes, taps, skip):
+    """Transposed convolution and PReLU of x [C, F], added to the first N rows of skip [N.., 2 F - 1].
+
+    weights [3 N, C] and taps [3 N, F] (room): left, middle and right tap of each output channel.
+    """
+    _multiply(weights, x, taps)
+    last = x.shape[1] - 1
+    for c in range(weights.shape[0] // 3):
+        left, middle, right, target = taps[3 * c], taps[3 * c + 1], taps[3 * c + 2], skip[c]
+        slope, offset = slopes[c], bias[c]
+        for f in range(last):
+            even = middle[f] + offset
+            odd = right[f] + left[f + 1] + offset
+            target[2 * f] += max(even, _ZERO) + slope * min(even, _ZERO)
+            target[2 * f + 1] += max(odd, _ZERO) + slope * min(odd, _ZERO)
+        even = middle[last] + offset
+        target[2 * last] += max(even, _ZERO) + slope * min(even, _ZERO)
+
+
+@_jit
+def _normalise(x, out):
+    """Layer normalisation over the channels of x [C, BANDS] into out [1 + C, BANDS], whose first row stays one."""
+    mean, scale = np.zeros(BANDS, f32), np.zeros(BANDS, f32)
+    share = _ONE / f32(x.shape[0])
+    for c in range(x.shape[0]):
+        for f in range(BANDS):
+            mean[f] += x[c, f]
+    for f in range(BANDS):
+        mean[f] *= share
+    for c in range(x.shape[0]):
+        for f in range(BANDS):
+            centred = x[c, f] - mean[f]
+            out[1 + c, f] = centred
+            scale[f] += centred * centred
+    for f in range(BANDS):
+        scale[f] = _ONE / np.sqrt(scale[f] * share + f32(1e-5))
+    for c in range(x.shape[0]):
+        for f in range(BANDS):
+            out[1 + c, f] *= scale[f]
+
+
+@_jit
+def _add(x, y):
+    """x += y, both [C, BANDS]."""
+    flat, other = x.reshape(-1), y.reshape(-1)
+    for i in range(len(flat)):
+        flat[i] += other[i]
+
+
+@_jit
+def _attend(x, normal, weights, out_weights, heads, projected, mixed, scores, y):
+    """x [C, BANDS] += attention of the first `heads` heads over normal [1 + C, BANDS].
+
+    weights [3 * width, 1 + C]: rows head by head, of each its query, key and value; out_weights [C, 1 + heads * width].
+    projected, mixed (its first row is one), scores [BANDS, BANDS] and y are room.
+    """
+    width = weights.shape[0] // 3 // heads
+    _multiply(weights, normal, projected)
+    for head in range(heads):
+        query = projected[3 * head * width : (3 * head + 1) * width]
+        key = projected[(3 * head + 1) * width : (3 * head + 2) * width]
+        value = projected[(3 * head + 2) * width : (3 * head + 3) * width]
+        np.dot(key.T, query, scores)  # [key, query]: the softmax runs down the columns, all queries at a time
+        most, total = scores[0].copy(), np.zeros(BANDS, f32)
+        for j in range(1, BANDS):
+            for i in range(BANDS):
+                most[i] = max(most[i], scores[j, i])
+        for j in range(BANDS):
+            for i in range(BANDS):
+                scores[j, i] = exp(scores[j, i] - most[i])
+                total[i] += scores[j, i]
+        result = mixed[1 + head * width : 1 + (head + 1) * width]
+        np.dot(value, scores, result)
+        for i in range(BANDS):
+            total[i] = _ONE / total[i]
+        for c in range(width):
+            for i in range(BANDS):
+                result[c, i] *= total[i]
+    _multiply(out_weights, mixed, y)
+    _add(x, y)
+
+
+@_jit
+def _feed_forward(x, normal, up, down, hidden, y):
+    """x [C, BANDS] += down @ relu(up @ normal); hidden [1 + N, BANDS] (its first row is one) and y are room."""
+    _multiply(up, normal, hidden[1:])
+    flat = hidden[1:].reshape(-1)
+    for i in range(len(flat)):
+        flat[i] = max(flat[i], _ZERO)
+    _multiply(down, hidden, y)
+    _add(x, y)
+
+
+@_jit
+def _recur(x, normal, weights, own, own_bias, out_weights, states, gates, own_gates, y):
+    """x [C, BANDS] += projection of the new states of the groups in states [1 + groups * H, BANDS].
+
+    weights [groups * 3 H, 1 + C] from the input, own [groups * 3 H, H] from the state of the same group, in each reset,
+    update, new; own_bias [groups * H, 1] of the new part; gates [groups * 3 H, BANDS], own_gates [3 H, BANDS], y are room.
+    """
+    width = own.shape[1]
+    _multiply(weights, normal, gates)
+    for group in range(weights.shape[0] // 3 // width):
+        first = 3 * width * group
+        state = states[1 + group * width : 1 + (group + 1) * width]
+        np.dot(own[first : first + 3 * width], state, own_gates)
+        for j in range(width):
+            bias = own_bias[group * width + j, 0]
+            for f in range(BANDS):
+                reset = sigmoid(gates[first + j, f] + own_gates[j, f])
+                update = sigmoid(gates[first + width + j, f] + own_gates[width + j, f])
+                new = tanh(gates[first + 2 * width + j, f] + reset * (own_gates[2 * width + j, f] + bias))
+                state[j, f] = new + update * (state[j, f] - new)
+    _multiply(out_weights, states, y)
+    _add(x, y)
+
+
+@_jit
+def _decide(magnitude, pooling, weights, own, bias, out_weights, out_bias, state, shift, gates):
+    """The policy: magnitude [F] and its state [H] to gates [K] of 0 and 1."""
+    width = len(state)
+    pooled = np.dot(pooling, magnitude)
+    gate, own_gate = np.dot(weights, pooled), np.dot(own, state)
+    for j in range(width):
+        reset = sigmoid(gate[j] + own_gate[j] + bias[0, j])
+        update = sigmoid(gate[width + j] + own_gate[width + j] + bias[0, width + j])
+        new = tanh(gate[2 * width + j] + bias[0, 2 * width + j] + reset * (own_gate[2 * width + j] + bias[1, j]))
+        state[j] = new + update * (state[j] - new)
+    for k in range(len(gates)):
+        margin = shift + out_bias[0, k]
+        for j in range(width):
+            margin += out_weights[k, j] * state[j]
+        gates[k] = margin > 0
+
+
+# ------------------------------------------------------------------------------------------------ Fourier transforms
+@_jit
+def _to_spectrum(samples, window, first, twiddle, second, spectrum):
+    """Spectrum [2F] of samples [WINDOW] times window [1, WINDOW], as a 16-point and a 32-point transform."""
+    grid = np.empty((16, 32), f32)
+    flat = grid.reshape(-1)
+    for n in range(WINDOW):
+        flat[n] = samples[n] * window[0, n]
+    rows = np.dot(first, grid)  # [9 real and 9 imaginary parts, 32]
+    turned = np.empty((9, 64), f32)
+    for k in range(9):
+        for n in range(32):
+            re, im, c, s = rows[k, n], rows[9 + k, n], twiddle[k, n], twiddle[9 + k, n]
+            turned[k, n], turned[k, 32 + n] = re * c + im * s, im * c - re * s
+    result = np.dot(turned, second)  # [k, 32 real and 32 imaginary parts]: bin k + 16 m
+    for m in range(16):
+        for k in range(9):
+            spectrum[2 * (16 * m + k)], spectrum[2 * (16 * m + k) + 1] = result[k, m], result[k, 32 + m]
+        for k in range(1, 8):
+            bin_ = 16 * m + 16 - k
+            spectrum[2 * bin_], spectrum[2 * bin_ + 1] = result[k, 31 - m], -result[k, 63 - m]
+    spectrum[2 * BINS - 2], spectrum[2 * BINS - 1] = result[0, 16], result[0, 48]
+
+
+@_jit
+def _to_samples(spectrum, window, second, twiddle, first, samples):
+    """Samples [WINDOW] times window [1, WINDOW]: the inverse of :func:`_to_spectrum`."""
+    turned = np.empty((9, 64), f32)
+    for m in range(16):
+        for k in range(9):
+            turned[k, m], turned[k, 32 + m] = spectrum[2 * (16 * m + k)], spectrum[2 * (16 * m + k) + 1]
+            mirror = 2 * (WINDOW - 16 * (m + 16) - k)  # bins above the middle are conjugates
+            turned[k, 16 + m], turned[k, 48 + m] = spectrum[mirror], -spectrum[mirror + 1]
+    turned[0, 48] = -turned[0, 48]
+    turned[0, 32] = turned[0, 48] = _ZERO  # the inverse ignores the imaginary part of the outermost bins
+    result = np.dot(turned, second)
+    rows = np.empty((18, 32), f32)
+    for k in range(9):
+        for n in range(32):
+            re, im, c, s = result[k, n], result[k, 32 + n], twiddle[k, n], twiddle[9 + k, n]
+            rows[k, n], rows[9 + k, n] = re * c - im * s, im * c + re * s
+    grid = np.dot(first, rows).reshape(-1)
+    for n in range(WINDOW):
+        samples[n] = grid[n] * window[0, n]
+
+
+# ------------------------------------------------------------------------------------------------ whole frames
+@_jit
+def _get(block, place):
+    """A matrix of a flat block, without a copy; place [3]: start, rows, columns."""
+    start, rows, columns = place
+    return block[start : start + rows * columns].reshape(rows, columns)
+
+
+@_jit
+def _room(weights, table):
+    """Arrays that a frame is computed in."""
+    c1, c2, c3 = table[ENCODER_1, 1], table[ENCODER_2, 1], table[ENCODER_3, 1]
+    hidden, heads, groups = table[UP_1, 1], table[HEADS_1, 1], table[GROUPS_IN, 1]
+    compressed = np.zeros((2, BINS + 4), f32)
+    columns_2, columns_3 = np.ones((1 + 3 * c1, BANDS_2), f32), np.ones((1 + 3 * c2, BANDS), f32)
+    normal = np.ones((1 + c3, BANDS), f32)
+    hiddens, mixed = np.ones((1 + hidden, BANDS), f32), np.ones((1 + heads // 3, BANDS), f32)
+    skip_1, skip_2, x = np.empty((c1, BANDS_1), f32), np.empty((c2, BANDS_2), f32), np.empty((c3, BANDS), f32)
+    wide = np.empty((max(heads, groups), BANDS), f32)
+    own_gates = np.empty((3 * table[GROUPS_OWN, 2], BANDS), f32)
+    scores, y = np.empty((BANDS, BANDS), f32), np.empty((c3, BANDS), f32)
+    taps_3, taps_2 = np.empty((3 * c2, BANDS), f32), np.empty((3 * c1, BANDS_2), f32)
+    taps_1 = np.empty((10, BANDS_1), f32)
+    return (compressed, columns_2, columns_3, normal, hiddens, mixed, skip_1, skip_2, x, wide, own_gates, scores, y,
+            taps_3, taps_2, taps_1)  # fmt: skip
+
+
+@_jit
+def _frame(spectrum, gates, decide, shift, weights, table, units, state, places, room, out):
+    """One frame: spectrum [2F] to out [2F]; see :func:`run`."""
+    (compressed, columns_2, columns_3, normal, hiddens, mixed, skip_1, skip_2, x, wide, own_gates, scores, y,
+     taps_3, taps_2, taps_1) = room  # fmt: skip
+    taps = _get(state, places[TAPS])
+    magnitude = np.empty(BINS, f32)
+    _compress(spectrum, taps, compressed, magnitude)
+    if decide:
+        _decide(
+            magnitude, _get(weights, table[POLICY_POOLING]), _get(weights, table[POLICY_IN]),
+            _get(weights, table[POLICY_OWN]), _get(weights, table[POLICY_BIAS]), _get(weights, table[POLICY_OUT]),
+            _get(weights, table[POLICY_OUT_BIAS]), _get(state, places[POLICY_STATE])[0], shift, gates,
+        )  # fmt: skip
+    slopes = _get(weights, table[SLOPES])
+    # n[k]: how many channels, heads, groups or hidden units run behind gate k
+    n = np.empty(len(gates), np.int64)
+    for k in range(len(gates)):
+        n[k] = units[k, gates[k]]
+
+    _multiply(_get(weights, table[ENCODER_1]), taps, skip_1)
+    _activate(skip_1, slopes[0])
+    skip_2[n[0] :] = _ZERO
+    _encode(skip_1, _get(weights, table[ENCODER_2])[: n[0]], slopes[1], columns_2, skip_2[: n[0]])
+    x[n[1] :] = _ZERO
+    encoder_3 = _get(weights, table[ENCODER_3]) if gates[0] else _get(weights, table[ENCODER_3_STATIC])
+    _encode(skip_2[: n[0]], encoder_3[: n[1]], slopes[2], columns_3[: 1 + 3 * n[0]], x[: n[1]])
+    _add(x, _get(weights, table[EMBEDDING]))
+
+    _normalise(x, normal)
+    rows = 3 * n[2] * units[10, 0]
+    _attend(
+        x, normal, _get(weights, table[HEADS_1])[:rows],
+        _get(weights, table[HEADS_OUT_1]) if gates[2] else _get(weights, table[HEADS_OUT_STATIC_1]),
+        n[2], wide[:rows], mixed[: 1 + rows // 3], scores, y,
+    )  # fmt: skip
+    _normalise(x, normal)
+    _feed_forward(
+        x, normal, _get(weights, table[UP_1])[: n[3]],
+        _get(weights, table[DOWN_1]) if gates[3] else _get(weights, table[DOWN_STATIC_1]), hiddens[: 1 + n[3]], y,
+    )  # fmt: skip
+    _normalise(x, normal)
+    rows = 3 * n[4] * units[10, 1]
+    _recur(
+        x, normal, _get(weights, table[GROUPS_IN])[:rows], _get(weights, table[GROUPS_OWN])[:rows],
+        _get(weights, table[GROUPS_OWN_BIAS]),
+        _get(weights, table[GROUPS_OUT]) if gates[4] else _get(weights, table[GROUPS_OUT_STATIC]),
+        _get(state, places[STATES])[: 1 + rows // 3], wide[:rows], own_gates, y,
+    )  # fmt: skip
+    _normalise(x, normal)
+    _feed_forward(
+        x, normal, _get(weights, table[UP_2])[: n[5]],
+        _get(weights, table[DOWN_2]) if gates[5] else _get(weights, table[DOWN_STATIC_2]), hiddens[: 1 + n[5]], y,
+    )  # fmt: skip
+    _normalise(x, normal)
+    rows = 3 * n[6] * units[10, 0]
+    _attend(
+        x, normal, _get(weights, table[HEADS_3])[:rows],
+        _get(weights, table[HEADS_OUT_3]) if gates[6] else _get(weights, table[HEADS_OUT_STATIC_3]),
+        n[6], wide[:rows], mixed[: 1 + rows // 3], scores, y,
+    )  # fmt: skip
+    _normalise(x, normal)
+    _feed_forward(
+        x, normal, _get(weights, table[UP_3])[: n[7]],
+        _get(weights, table[DOWN_3]) if gates[7] else _get(weights, table[DOWN_STATIC_3]), hiddens[: 1 + n[7]], y,
+    )  # fmt: skip
+
+    _decode(
+        x, _get(weights, table[DECODER_3])[: 3 * n[8]], _get(weights, table[DECODER_3_BIAS])[0], slopes[3],
+        taps_3[: 3 * n[8]], skip_2,
+    )  # fmt: skip
+    is_wide = gates[0] or gates[8]
+    given = units[0, 1] if is_wide else units[0, 0]
+    decoder_2 = _get(weights, table[DECODER_2]) if is_wide else _get(weights, table[DECODER_2_STATIC])
+    _decode(
+        skip_2[:given], decoder_2[: 3 * n[9]], _get(weights, table[DECODER_2_BIAS])[0], slopes[4], taps_2[: 3 * n[9]],
+        skip_1,
+    )  # fmt: skip
+    _multiply(_get(weights, table[DECODER_1]), skip_1, taps_1)
+    _expand(taps_1, compressed, out, _get(weights, table[DECODER_1_BIAS])[0])
+
+
+@_jit
+def run(spectrum, samples, overlap, gates, decide, shift, weights, table, units, state, places, out):
+    """Frames, one after the other: of a spectrum, or of samples with the transforms here too.
+
+    spectrum [T, 2F] (real and imaginary parts in turn) becomes out [T, 2F]; or, where T is 0, samples [(T + 1) HOP]
+    become out [T, HOP] and overlap [HOP] is kept for the next call. gates [T, 10] are read, or written where the policy
+    is to `decide`. weights and state are flat blocks, described by table and places; units [11, 2]: units of each layer
+    that run when its gate is 0 and 1, then the widths of a head and of a group.
+    """
+    room = _room(weights, table)
+    own, block = np.empty(2 * BINS, f32), np.empty(WINDOW, f32)
+    window, twiddle = _get(weights, table[WINDOWED]), _get(weights, table[TWIDDLE])
+    forward_1, forward_2 = _get(weights, table[FORWARD_1]), _get(weights, table[FORWARD_2])
+    backward_1, backward_2 = _get(weights, table[BACKWARD_1]), _get(weights, table[BACKWARD_2])
+    for t in range(len(out)):
+        source, target = own, own
+        if len(spectrum):
+            source, target = spectrum[t], out[t]
+        else:
+            _to_spectrum(samples[t * HOP : t * HOP + WINDOW], window, forward_1, twiddle, forward_2, own)
+        _frame(source, gates[t], decide, shift, weights, table, units, state, places, room, target)
+        if not len(spectrum):
+            _to_samples(own, window, backward_2, twiddle, backward_1, block)
+            for n in range(HOP):
+                out[t, n] = overlap[n] + block[n]
+                overlap[n] = block[HOP + n]
+
+
+# ------------------------------------------------------------------------------------------------ from the network
+def _transforms() -> list[np.ndarray]:
+    """Matrices of the Fourier transforms and the window, in the order of the block of weights."""
+    k, n, m = np.arange(9), np.arange(32), np.arange(16)
+    inner = 2 * np.pi * np.outer(k, m) / 16  # 16 points: bin k, sample m
+    outer = 2 * np.pi * np.outer(n, n) / 32  # 32 points, symmetric
+    turn = 2 * np.pi * np.outer(k, n) / WINDOW
+    cosine, sine = np.cos(outer), np.sin(outer)
+    # Bins 1 to 7 stand for 9 to 15 as well.
+    twice = np.where((k == 0) | (k == 8), 1, 2) / WINDOW
+    return [
+        np.concatenate([np.cos(inner), -np.sin(inner)]),
+        np.block([[cosine, -sine], [sine, cosine]]),
+        np.block([[cosine, sine], [-sine, cosine]]),
+        np.concatenate([twice[:, None] * np.cos(inner), -twice[:, None] * np.sin(inner)]).T,
+        np.concatenate([np.cos(turn), np.sin(turn)]),
+        np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW))[None],
+    ]
+
+
+def _array(tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().astype(np.float32)
+
+
+def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """[N, 1 + K]: the bias is the weight of a first input that is always one."""
+    return np.concatenate([bias[:, None], weight], axis=1)
+
+
+def _fill(array: np.ndarray, rows: int) -> np.ndarray:
+    """`array` with rows of NaN appended up to `rows`: a part that is absent, and never read."""
+    return np.concatenate([array, np.full((rows - len(array), *array.shape[1:]), np.nan, np.float32)])
+
+
+def _encoder(block) -> np.ndarray:
+    """[N, 1 + inputs * taps] of a convolution; time is outermost, then input channel, then tap."""
+    weight = _array(block.conv.weight).transpose(0, 2, 1, 3).reshape(len(block.conv.weight), -1)
+    return _fill(_biased(weight, _array(block.conv.bias)), block.static + block.dynamic + block.absent)
+
+
+def _decoder(block) -> tuple[np.ndarray, np.ndarray]:
+    """[N * taps, C] and biases [1, N] of a transposed convolution."""
+    weight = _array(block.conv.weight)[:, :, 0].transpose(1, 2, 0)
+    outputs = block.static + block.dynamic + block.absent
+    return _fill(weight, outputs).reshape(-1, block.inputs), _fill(_array(block.conv.bias), outputs)[None]
+
+
+def _pair(full: np.ndarray, static: int) -> list[np.ndarray]:
+    """A matrix that reads a dynamic part, and the one that reads the first `static` inputs alone."""
+    return [full, full[:, :static]]
+
+
+def _attention(block) -> list[np.ndarray]:
+    heads, width = block.static + block.dynamic, block.head_width
+    weight = _biased(_array(block.query_key_value.weight), _array(block.query_key_value.bias))
+    weight = weight.reshape(3, heads, width, -1).transpose(1, 0, 2, 3).copy()
+    weight[:, 0] *= width**-0.5
+    out = _biased(_array(block.out.weight), _array(block.out.bias))
+    return [weight.reshape(3 * heads * width, -1), *_pair(out, 1 + block.static * width)]
+
+
+def _linear(block) -> list[np.ndarray]:
+    down = _biased(_array(block.down.weight), _array(block.down.bias))
+    return [_biased(_array(block.up.weight), _array(block.up.bias)), *_pair(down, 1 + block.static)]
+
+
+def _recurrence(block) -> list[np.ndarray]:
+    width, inputs, own, own_bias = block.group_width, [], [], []
+    for group in block.groups:
+        bias, hidden_bias = _array(group.bias_ih_l0), _array(group.bias_hh_l0)
+        bias[: 2 * width] += hidden_bias[: 2 * width]
+        inputs.append(_biased(_array(group.weight_ih_l0), bias))
+        own.append(_array(group.weight_hh_l0))
+        own_bias.append(hidden_bias[2 * width :, None])
+    out = _biased(_array(block.out.weight), _array(block.out.bias))
+    return [*map(np.concatenate, (inputs, own, own_bias)), *_pair(out, 1 + block.static * width)]
+
+
+def _policy(policy: Policy | None) -> list[np.ndarray]:
+    if policy is None:
+        return [np.zeros((0, 0), np.float32)] * 6
+    gru, width = policy.recurrent, policy.width
+    bias, own_bias = _array(gru.bias_ih_l0), _array(gru.bias_hh_l0)
+    bias[: 2 * width] += own_bias[: 2 * width]
+    both = np.zeros((2, 3 * width), np.float32)
+    both[0], both[1, :width] = bias, own_bias[2 * width :]
+    out, out_bias = _array(policy.logits.weight), _array(policy.logits.bias)
+    # What decides is the open minus the closed logit.
+    return [
+        _array(policy.pooling).T, _array(gru.weight_ih_l0), _array(gru.weight_hh_l0), both,
+        out[1::2] - out[::2], (out_bias[1::2] - out_bias[::2])[None],
+    ]  # fmt: skip
+
+
+def _pack(arrays: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """One flat float32 block of matrices and its table [n, 3] of start, rows and columns."""
+    starts = np.cumsum([0] + [-(-array.size // 16) * 16 for array in arrays])  # each on a cache line
+    block = np.zeros(starts[-1], np.float32)
+    for start, array in zip(starts, arrays, strict=False):
+        block[start : start + array.size] = array.ravel()
+    return block, np.array([(start, *a.shape) for start, a in zip(starts, arrays, strict=False)], np.int64)
+
+
+class Weights(NamedTuple):
+    """A network's weights as the kernel reads them."""
+
+    block: np.ndarray
+    table: np.ndarray
+    units: np.ndarray
+
+
+def pack(network: Network) -> Weights:
+    """Weights of a network, folded and laid out in the order in which a frame reads them."""
+    blocks = [
+        network.encoder_2, network.encoder_3, network.frequency_1.attention, network.frequency_1.feed_forward,
+        network.time.gru, network.time.feed_forward, network.frequency_2.attention, network.frequency_2.feed_forward,
+        network.decoder_3, network.decoder_2,
+    ]  # fmt: skip
+    units = [(b.static, b.static + b.dynamic + getattr(b, "absent", 0)) for b in blocks]
+    units.append((network.frequency_1.attention.head_width, network.time.gru.group_width))
+    channels = network.config.channels
+    slopes = np.zeros((5, max(channels)), np.float32)
+    for row, slope in zip(slopes, network.slopes, strict=True):
+        row[: len(slope)] = _array(slope)
+    narrow = units[0][0]  # channels that encoder 2 always gives
+    encoder_3, (decoder_2, decoder_2_bias) = _encoder(network.encoder_3), _decoder(network.decoder_2)
+    block, table = _pack(
+        [
+            *_transforms(),
+            _encoder(network.encoder_1), _encoder(network.encoder_2), *_pair(encoder_3, 1 + 3 * narrow),
+            _array(network.band_embedding).T,
+            *_attention(network.frequency_1.attention), *_linear(network.frequency_1.feed_forward),
+            *_recurrence(network.time.gru), *_linear(network.time.feed_forward),
+            *_attention(network.frequency_2.attention), *_linear(network.frequency_2.feed_forward),
+            *_decoder(network.decoder_3), *_pair(decoder_2, narrow), decoder_2_bias, *_decoder(network.decoder_1), slopes,
+            *_policy(getattr(network, "policy", None)),
+        ]
+    )  # fmt: skip
+    return Weights(block, table, np.array(units, np.int64))
+
+
+_NO_SPECTRUM, _NO_SAMPLES = np.zeros((0, 2 * BINS), np.float32), np.zeros(0, np.float32)
+
+
+class KernelEngine:
+    """Runs frames through the compiled kernel; see `dsn_lite.streaming.Engine`.
+
+    Parameters
+    ----------
+    network : Network
+        Its weights are copied: train it further and make a new engine.
+    shift : added to each open logit; see `Network.budget_shift`.
+
+    Examples
+    --------
+    >>> from dsn_lite.config import Config
+    >>> engine = KernelEngine(Network(Config.preset("tiny")).eval())
+    >>> enhanced, gates = engine.run(np.ones((3, 257), np.complex64), None)
+    >>> enhanced.shape, gates.shape
+    ((3, 257), (3, 10))
+    """
+
+    name = "kernel"
+
+    def __init__(self, network: Network, shift: float = 0.0):
+        self.weights, self.shift = pack(network), np.float32(shift)
+        self.parts, self.gate_count = network.config.parts, len(network.gate_names)
+        gru, policy = network.time.gru, getattr(network, "policy", None)
+        memory = [
+            np.ones((21, BANDS_1)), np.ones((1 + (gru.static + gru.dynamic) * gru.group_width, BANDS)),
+            np.zeros((1, policy.width if policy else 0)),
+        ]  # fmt: skip
+        memory[0][1:], memory[1][1:] = 0, 0
+        self._start, self._places = _pack(memory)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.state = self._start.copy()
+
+    def copy(self) -> KernelEngine:
+        """An engine in the same state; the weights are shared."""
+        twin = copy.copy(self)
+        twin.state = self.state.copy()
+        return twin
+
+    def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """See `dsn_lite.streaming.Engine`."""
+        used = self._gates(len(spectrum), gates)
+        spectrum = np.ascontiguousarray(spectrum, np.complex64)
+        out = np.empty_like(spectrum)
+        run(
+            spectrum.view(np.float32), _NO_SAMPLES, _NO_SAMPLES, used, self._decides(gates), self.shift, *self.weights,
+            self.state, self._places, out.view(np.float32),
+        )  # fmt: skip
+        return out, used[:, : self.gate_count]
+
+    def run_samples(
+        self, samples: np.ndarray, overlap: np.ndarray, gates: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same with the transforms inside: float32 samples [(T + 1) HOP] to ([T, HOP], gates).
+
+        `overlap` [HOP] is what the last frame left for the next block; it is added and replaced.
+        """
+        frames = len(samples) // HOP - 1
+        used = self._gates(frames, gates)
+        out = np.empty((frames, HOP), np.float32)
+        run(
+            _NO_SPECTRUM, samples, overlap, used, self._decides(gates), self.shift, *self.weights, self.state,
+            self._places, out,
+        )  # fmt: skip
+        return out, used[:, : self.gate_count]
+
+    def _decides(self, gates: np.ndarray | None) -> bool:
+        return gates is None and self.parts == "gated"
+
+    def _gates(self, frames: int, gates: np.ndarray | None) -> np.ndarray:
+        if gates is None or not self.gate_count:
+            return np.full((frames, len(GATES)), self.parts == "always", np.uint8)
+        return np.array(gates, np.uint8) # the kernel's own

@@ -227,7 +227,7 @@ class Trainer:
                 dataset, batch_sampler=indices, num_workers=self.workers, persistent_workers=False,
                 prefetch_factor=8 if self.workers else None, worker_init_fn=_one_thread,
                 pin_memory=self.device.type == "cuda",
-            )  # fmt: skip
+            )
         )
 
     # ---- the loop

@@ -59,6 +59,9 @@ def test_integer_encodings_are_limited_to_full_scale_and_floats_are_not(tmp_path
     audio.write(tmp_path / "i.wav", wave, 16000, "PCM_16")
     codes = soundfile.read(tmp_path / "i.wav", dtype="int16")[0]
     assert codes.tolist() == [32767, -32768, 16384, 32767, -32768]
+    for subtype in ("ULAW", "ALAW", "PCM_U8", "PCM_24"):  # libsndfile lets the first two wrap around
+        audio.write(tmp_path / "i.wav", wave, 16000, subtype)
+        np.testing.assert_allclose(audio.read(tmp_path / "i.wav").wave, wave.clip(-1, 1), atol=0.03)
     audio.write(tmp_path / "f.wav", wave, 16000, "FLOAT")
     np.testing.assert_array_equal(audio.read(tmp_path / "f.wav").wave, wave)
     with audio.writing(tmp_path / "n.wav", sample_rate=16000, channels=1, subtype="PCM_16") as writer:
@@ -172,6 +175,21 @@ def test_a_file_appears_only_when_complete(tmp_path):
         interrupted()
     assert path.read_bytes() == before
     assert leftovers(path.parent) == []
+
+
+def test_the_old_file_stands_until_the_new_one_takes_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "x.wav"
+    audio.write(path, tone(1000), 16000)
+    before = path.read_bytes()
+
+    def refused(source, target):
+        assert Path(source).exists() and path.read_bytes() == before
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(InputError, match=r"x\.wav: cannot be written \(Permission denied\)"):
+        audio.write(path, tone(500), 16000)
+    assert path.read_bytes() == before and leftovers(tmp_path) == []
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):

@@ -184,6 +184,10 @@ def test_results_have_the_promised_shape(folder, quick):
         "gates",
     }
     assert results["spearman"]["activation_snr_db"] < -0.8  # the fake opens more where it is noisier
+    for pair, row in zip(pairs(folder)[0], results["per_file"], strict=True):
+        clean, noisy = (audio.read(path).wave[0] for path in (pair.clean, pair.noisy))
+        assert row["noisy"]["pesq"] == pytest.approx(100 * np.sqrt(np.mean((noisy - clean) ** 2)), rel=1e-4)
+        assert row["pesq"] == pytest.approx(100 * np.sqrt(np.mean((0.9 * noisy - clean) ** 2)), rel=1e-4)
     json.dumps(results, allow_nan=False)
 
 
@@ -358,6 +362,10 @@ def test_patterns_meet_the_target():
         target = rng.uniform(0.2, 0.8)
         assert (snr_patterns(snr, rates, shares, target) @ shares).mean() == pytest.approx(target, abs=0.01)
         assert frozen_pattern(rates, shares, target) @ shares == pytest.approx(target, abs=0.011)
+    coarse = snr_patterns(np.zeros(50), np.array([0.9, 0.5]), np.array([0.3, 0.7]), 0.45)
+    assert (coarse @ [0.3, 0.7]).mean() == pytest.approx(
+        0.45, abs=0.008
+    )  # what one set misses the next makes up
     one_snr = snr_patterns(np.zeros(50), rates, shares, 0.37)
     assert (one_snr @ shares).mean() == pytest.approx(0.37, abs=0.01)
     assert frozen_pattern(rates, shares, 1.0).all() and frozen_pattern(rates, shares, 0.0) @ shares <= 0.01

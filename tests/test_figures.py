@@ -125,7 +125,7 @@ def test_what_cannot_be_saved_is_named(tmp_path):
         draw(path=tmp_path / "file" / "gates.png")
 
 
-@pytest.mark.parametrize("title", ["a $x^ file$.wav", "caf\udce9\nline.wav", "\N{CJK UNIFIED IDEOGRAPH-97F3}.wav", "l" * 300])
+@pytest.mark.parametrize("title", ["a $x^ file$.wav", "caf\udce9\nline.wav", "\u97f3.wav", "l" * 300])
 def test_any_file_name_can_be_a_title(tmp_path, title, recwarn):
     draw(path=tmp_path / "a.png", title=title)
     assert not recwarn.list

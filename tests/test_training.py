@@ -118,7 +118,8 @@ def test_every_weight_learns_and_validation_is_deterministic(data, tmp_path):
     assert run.validate() == run.validate()
     rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
-    assert {"valid_open", "valid_closed", "valid_learned", "gate_rate", "gate_std_frames", "audio_per_second"} <= set(rows[0])
+    assert {"valid_open", "valid_closed", "valid_learned", "gate_rate", "gate_std_frames"} <= set(rows[0])
+    assert {"loss", "gradient", "rate", "audio_per_second", "steps_per_second"} <= set(rows[0])
     assert (tmp_path / "curve.png").stat().st_size > 5000
     network = load(tmp_path / "model.safetensors")
     assert network.card["steps"] == 6 and network.card["calibration"]
@@ -185,7 +186,7 @@ def test_bad_configurations_name_the_option(tmp_path):
         path = write_config(tmp_path / "config.yaml", **change)
         with pytest.raises(InputError, match=word):
             Training.read(path)
-    with pytest.raises(InputError, match="missing.yaml"):
+    with pytest.raises(InputError, match=r"missing\.yaml"):
         Training.read(tmp_path / "missing.yaml")
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(InputError, match="needs at least"):

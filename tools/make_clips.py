@@ -45,8 +45,10 @@ def speak(engine: str, options: str, text: str) -> np.ndarray:
 
 
 def finish(wave: np.ndarray) -> np.ndarray:
-    """Remove the offset, cut the silence to the same length everywhere, fade the ends, set the level."""
-    wave = wave - wave.mean()
+    """Remove what lies below 40 Hz, cut the silence to one length everywhere, fade the ends, set the level."""
+    spectrum = np.fft.rfft(wave)
+    hertz = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
+    wave = np.fft.irfft(spectrum * np.clip((hertz - 20) / 20, 0, 1), len(wave))
     loud = np.flatnonzero(np.abs(wave) > 0.003 * np.abs(wave).max())
     fade = round(FADE * SAMPLE_RATE)
     wave = wave[max(0, loud[0] - fade) : loud[-1] + fade]

@@ -120,14 +120,17 @@ def _enhance_all(jobs: list[Job], network, args: argparse.Namespace, done: list,
             bar.clear()
             _complain(error)
         except Exception as error:  # a fault of ours must not cost the other files
-            failed.append(InputError(f"{job.source}: {type(error).__name__} inside dsn-lite, please report it: {error}"))
             bar.clear()
             traceback.print_exc()
+            failed.append(InputError(f"{job.source}: {error!r} inside dsn-lite; please report it"))
             _complain(failed[-1])
         else:
             done.append(report)
             bar.clear()
             print(_summary(report), flush=True)
+            if report.picture_error:
+                failed.append(report.picture_error)
+                _complain(report.picture_error)
         bar.next_file()
     return 2 if failed else 0
 

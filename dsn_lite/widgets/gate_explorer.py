@@ -110,6 +110,8 @@ def explore(
     budgets: Sequence[float | None],
 ) -> list[Scene]:
     """Run a network over each clip at each SNR and operating point; see :meth:`GateExplorer.from_network`."""
+    if not network.gate_names:
+        raise InputError(f"{network.name} is static and has no gates to explore; take a dynamic network")
     shifts = {0.0: "all closed", 1.0: "all open"} | {b: _budget_name(b) for b in budgets}
     order = sorted(shifts, key=network.budget_shift)
     scenes = []
@@ -164,8 +166,6 @@ class GateExplorer(anywidget.AnyWidget):
     """Sounds (FLAC, 16 kHz), gates (bits), margins (int16, 1/256), SNR (float32), little-endian."""
 
     def __init__(self, scenes: Sequence[Scene], network: Network):
-        if not network.gate_names:
-            raise InputError(f"{network.name} is a static network and has no gates to explore; take a dynamic one")
         if not scenes:
             raise InputError("there is no scene to explore; give at least one clip and one SNR")
         counted = count(network)
@@ -200,8 +200,6 @@ class GateExplorer(anywidget.AnyWidget):
         snrs : mean SNRs in dB; each clip is heard at each.
         budgets : operating points, see `Network.enhance`; all closed and all open are added.
         """
-        if not network.gate_names:
-            raise InputError(f"{network.name} is a static network and has no gates to explore; take a dynamic one")
         return cls(explore(network, clips, noise, snrs, budgets), network)
 
     def picture(self) -> bytes:

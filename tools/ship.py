@@ -1,0 +1,98 @@
+"""Put the weights of a finished run into the package, with a card that says where they come from and what they score.
+
+    python tools/ship.py runs/mgt-dsn mgt-dsn --data manifest.csv     weights and card into dsn_lite/weights/
+    python tools/ship.py --figures                                    figures of results/test-NAME.json into the cards
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from dsn_lite.macs import count
+from dsn_lite.manifest import read_manifest
+from dsn_lite.provenance import commit
+from dsn_lite.registry import WEIGHTS, load, save
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+SOURCES = {
+    "librispeech": "LibriSpeech (Panayotov et al., 2015)",
+    "picovoice": "Picovoice speech-to-intent benchmark",
+    "speechocean762": "speechocean762 (Zhang et al., 2021)",
+    "kathleen": "rhasspy voice kathleen", "kerstin": "rhasspy voice kerstin",
+    "flemishguy": "rhasspy voice flemishguy", "nathalie": "rhasspy voice nathalie",
+    "ogunlao": "Yoruba speech project (ogunlao)",
+    "vctk": "VCTK (Yamagishi et al., 2019)",
+    "esc50": "ESC-50 (Piczak, 2015), its CC0 and CC BY clips from freesound.org",
+    "blanket": "ambience loops of the program Blanket",
+    "speechcommands": "Speech Commands, background noise (Warden, 2018)",
+    "openair": "OpenAIR impulse responses (University of York)",
+}  # fmt: skip
+FIGURES = ("files", "pesq", "stoi", "estoi", "si_sdr", "sig", "bak", "ovrl", "mmacs_per_second", "activation")
+
+
+def sources(manifest: Path) -> list[dict]:
+    """What the network was trained on: source, kind, hours and licence."""
+    hours: dict[tuple[str, str, str], float] = {}
+    for entry in read_manifest(manifest):
+        if entry.split == "train":
+            key = (entry.kind, entry.source, entry.licence)
+            hours[key] = hours.get(key, 0.0) + (entry.seconds or 0.0) / 3600
+    return [
+        {"kind": kind, "source": SOURCES.get(source, source), "hours": round(value, 2), "licence": licence}
+        for (kind, source, licence), value in sorted(hours.items(), reverse=True)
+    ]
+
+
+def ship(run: Path, name: str, manifest: Path, note: str) -> None:
+    """Copy the weights, complete the card, keep log and curve under results/."""
+    network = load(run / "model.safetensors")
+    counted = count(network)
+    card = {
+        **network.card, "name": name, "licence": "MIT", "note": note, "data": sources(manifest),
+        "counted": {"open": counted.open, "closed": counted.closed, "parameters": counted.parameters},
+        "commit": commit(),
+    }  # fmt: skip
+    save(network, WEIGHTS / f"{name}.safetensors", card)
+    shutil.copyfile(run / "log.jsonl", RESULTS / f"training-{name}.jsonl")
+    shutil.copyfile(run / "curve.png", RESULTS / f"training-{name}.png")
+
+
+def add_figures() -> None:
+    """Write the figures of the test set into every card that has a file of results."""
+    for path in sorted(WEIGHTS.glob("*.json")):
+        result = RESULTS / f"test-{path.stem}.json"
+        if not result.exists():
+            continue
+        card, values = json.loads(path.read_text()), json.loads(result.read_text())
+        card["metrics"] = {
+            "set": "the fixed test set, 144 pairs at -5 to 25 dB", "from": f"results/{result.name}",
+            **{name: values[name] for name in FIGURES}, "noisy": {name: values["noisy"][name] for name in FIGURES[1:8]},
+        }  # fmt: skip
+        path.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def main() -> int:
+    """Carry out one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--data", type=Path, metavar="MANIFEST")
+    parser.add_argument("--note", default="", help="one sentence for the card")
+    parser.add_argument("--figures", action="store_true")
+    args = parser.parse_args()
+    if args.figures:
+        add_figures()
+    elif args.run and args.name and args.data:
+        ship(args.run, args.name, args.data, args.note)
+    else:
+        parser.error("give RUN NAME --data MANIFEST, or --figures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Write the tables of README.md from the files under results/, between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
+
+    python tools/tables.py           write them
+    python tools/tables.py --check   exit with 1 where README.md shows something else
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+RUNS = {
+    "static": "static network",
+    "mgt-dsn": "**mgt-dsn, learned gates**",
+    "mgt-dsn-open": "mgt-dsn, all open",
+    "mgt-dsn-closed": "mgt-dsn, all closed",
+    "mgt-dsn-random": "mgt-dsn, random gates",
+    "mgt-dsn-frozen": "mgt-dsn, best frozen pattern",
+    "mgt-dsn-snr": "mgt-dsn, SNR oracle",
+}
+PEERS = {
+    "gtcrn_dns3": "GTCRN", "ulunas": "UL-UNAS", "fastenhancer_t": "FastEnhancer-T", "dtln": "DTLN", "nsnet2": "NSNet2",
+    "rnnoise": "RNNoise", "webrtc_ns2": "WebRTC",
+}  # fmt: skip
+
+
+def result(name: str) -> dict:
+    """The JSON that `dsn-lite evaluate` wrote for a run."""
+    return json.loads((RESULTS / f"test-{name}.json").read_text())
+
+
+def row(label: str, values: dict) -> str:
+    """One line of the quality table."""
+
+    def show(name: str, digits: int) -> str:
+        return f"{values[name]:.{digits}f}" if values.get(name) is not None else "–"
+
+    cells = [show("mmacs_per_second", 1), show("activation", 2), show("pesq", 3), show("estoi", 3), show("si_sdr", 2),
+             show("sig", 2), show("bak", 2), show("ovrl", 2)]  # fmt: skip
+    return f"| {label} | " + " | ".join(cells) + " |"
+
+
+def quality() -> str:
+    """Everything on the fixed test set, and the peers on the same pairs."""
+    lines = [
+        "| | MMAC/s | activation | PESQ | ESTOI | SI-SDR, dB | SIG | BAK | OVRL |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        row("noisy", {**result("mgt-dsn")["noisy"], "mmacs_per_second": None, "activation": None}),
+    ]
+    lines += [row(label, result(name)) for name, label in RUNS.items()]
+    with (RESULTS / "peers.csv").open() as file:
+        peers = {line["peer"]: line for line in csv.DictReader(file) if line["snr_db"] == "all"}
+    for name, label in PEERS.items():
+        given = peers[name]
+        values = {
+            "mmacs_per_second": given["mmacs_per_second"], "pesq": given["pesq_wb"], "estoi": given["estoi"],
+            "si_sdr": given["si_sdr_db"], "sig": given["dnsmos_sig"], "bak": given["dnsmos_bak"],
+            "ovrl": given["dnsmos_ovrl"],
+        }  # fmt: skip
+        lines.append(row(label, {name: float(value) if value else None for name, value in values.items()}))
+    return "\n".join(lines)
+
+
+def by_snr() -> str:
+    """mgt-dsn beside the noisy input, by SNR."""
+    lines = [
+        "| SNR, dB | activation | MMAC/s | PESQ | change | SI-SDR, dB | change | OVRL | change |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    groups = result("mgt-dsn")["by_snr"]
+    for snr in sorted(groups, key=float):
+        values = groups[snr]
+        cells = [f"{values['activation']:.2f}", f"{values['mmacs_per_second']:.1f}"]
+        for name, digits in (("pesq", 3), ("si_sdr", 2), ("ovrl", 2)):
+            change = values[name] - values["noisy"][name]
+            cells += [f"{values[name]:.{digits}f}", f"{change:+.{digits}f}".replace("-", "−")]
+        lines.append(f"| {float(snr):g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gates() -> str:
+    """How often each gate is open and how much it moves."""
+    lines = ["| gate | open | deviation over frames | deviation over utterances |", "|---|---:|---:|---:|"]
+    for name, values in result("mgt-dsn")["gates"].items():
+        lines.append(
+            f"| {name} | {values['rate']:.2f} | {values['std_frames']:.2f} | {values['std_utterances']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def macs() -> str:
+    """The three presets as the counter sees them."""
+    counted = json.loads((RESULTS / "macs.json").read_text())
+    lines = [
+        "| preset | parameters | all open, MMAC/s | all closed | closed / open | policy |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in ("tiny", "base", "paper"):
+        values = counted[name]
+        lines.append(
+            f"| {name} | {values['parameters']:,} | {values['open']:.1f} | {values['closed']:.1f} "
+            f"| {values['closed'] / values['open']:.1%} | {values['policy'] / values['open']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+TABLES = {"quality": quality, "by_snr": by_snr, "gates": gates, "macs": macs}
+
+
+def written(text: str) -> str:
+    """`text` with its tables made anew."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"README.md has no place for the table {name}: <!-- {name} --> ... <!-- /{name} -->")
+        text = pattern.sub(lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text)
+    return text
+
+
+def main() -> int:
+    """Write or check; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    readme = ROOT / "README.md"
+    before = readme.read_text()
+    after = written(before)
+    if parser.parse_args().check:
+        return int(before != after)
+    readme.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
