@@ -97,11 +97,13 @@ def enhance_file(
             read = 0
             for block in reader.blocks(_block_size(reader)):
                 read += block.shape[1]
-                enhanced = chain.feed(block, last=read == reader.samples)
-                writer.write(enhanced[:, : reader.samples - writer.samples])
+                is_last = read == reader.samples
+                enhanced = chain.feed(block, last=is_last)
+                if is_last:  # the two changes of the rate round
+                    enhanced = audio.fit(enhanced, reader.samples - writer.samples)
+                writer.write(enhanced)
                 if progress:
                     progress(read / reader.samples)
-            writer.write(audio.fit(enhanced[:, :0], reader.samples - writer.samples))  # rounding of the rates
     seconds = reader.samples / reader.sample_rate
     report = Report(
         file=str(path), output=str(out_path), seconds=round(seconds, 6), sample_rate=reader.sample_rate,

@@ -21,7 +21,6 @@ How it is laid out, and why:
 from __future__ import annotations
 
 import copy
-
 from typing import NamedTuple
 
 import numpy as np
@@ -55,8 +54,12 @@ f32, i32 = np.float32, np.int32
     DECODER_3, DECODER_3_BIAS, DECODER_2, DECODER_2_STATIC, DECODER_2_BIAS, DECODER_1, DECODER_1_BIAS, SLOPES,
     POLICY_POOLING, POLICY_IN, POLICY_OWN, POLICY_BIAS, POLICY_OUT, POLICY_OUT_BIAS,
 ) = range(45)  # fmt: skip
-# What the block of state holds.
-TAPS, STATES, POLICY_STATE = range(3)
+# What the block of memory holds: what is remembered from frame to frame, then room to work in.
+(
+    TAPS, STATES, POLICY_STATE,
+    COMPRESSED, MAGNITUDE, COLUMNS_2, COLUMNS_3, NORMAL, HIDDEN, MIXED, SKIP_1, SKIP_2, BOTTLENECK, WIDE, OWN_GATES,
+    SCORES, SUM, TAPS_3, TAPS_2, TAPS_1, MASK, SPECTRUM, GRID, TURNED, ROWS,
+) = range(25)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ functions of numbers
@@ -179,13 +182,12 @@ def _compress(spectrum, columns, compressed, magnitude):
 
 
 @_jit
-def _expand(mask_taps, compressed, spectrum, offset):
+def _expand(mask_taps, compressed, spectrum, offset, mask):
     """Sum the taps of the last convolution to a complex mask, apply it, undo the compression.
 
     mask_taps [2 * 5, BANDS_1]: product of each tap with each input band; compressed [2, 2 + F + 2]; spectrum [2F] (out);
-    offset [2]: bias of the mask.
+    offset [2]: bias of the mask; mask [2, F] is room.
     """
-    mask = np.empty((2, BINS + 1), f32)
     for part in range(2):
         t0, t1, t2, t3, t4 = (mask_taps[5 * part], mask_taps[5 * part + 1], mask_taps[5 * part + 2],
                               mask_taps[5 * part + 3], mask_taps[5 * part + 4])  # fmt: skip
@@ -361,19 +363,21 @@ def _decide(magnitude, pooling, weights, own, bias, out_weights, out_bias, state
 
 # ------------------------------------------------------------------------------------------------ Fourier transforms
 @_jit
-def _to_spectrum(samples, window, first, twiddle, second, spectrum):
-    """Spectrum [2F] of samples [WINDOW] times window [1, WINDOW], as a 16-point and a 32-point transform."""
-    grid = np.empty((16, 32), f32)
+def _to_spectrum(samples, window, first, twiddle, second, grid, rows, turned, spectrum):
+    """Spectrum [2F] of samples [WINDOW] times window [1, WINDOW], as a 16-point and a 32-point transform.
+
+    grid [16, 32], rows [18, 32] (9 real parts, 9 imaginary ones) and turned [18, 64] are room.
+    """
     flat = grid.reshape(-1)
     for n in range(WINDOW):
         flat[n] = samples[n] * window[0, n]
-    rows = np.dot(first, grid)  # [9 real and 9 imaginary parts, 32]
-    turned = np.empty((9, 64), f32)
+    np.dot(first, grid, rows)
+    before, result = turned[:9], turned[9:]
     for k in range(9):
         for n in range(32):
             re, im, c, s = rows[k, n], rows[9 + k, n], twiddle[k, n], twiddle[9 + k, n]
-            turned[k, n], turned[k, 32 + n] = re * c + im * s, im * c - re * s
-    result = np.dot(turned, second)  # [k, 32 real and 32 imaginary parts]: bin k + 16 m
+            before[k, n], before[k, 32 + n] = re * c + im * s, im * c - re * s
+    np.dot(before, second, result)  # [k, 32 real and 32 imaginary parts]: bin k + 16 m
     for m in range(16):
         for k in range(9):
             spectrum[2 * (16 * m + k)], spectrum[2 * (16 * m + k) + 1] = result[k, m], result[k, 32 + m]
@@ -384,25 +388,24 @@ def _to_spectrum(samples, window, first, twiddle, second, spectrum):
 
 
 @_jit
-def _to_samples(spectrum, window, second, twiddle, first, samples):
-    """Samples [WINDOW] times window [1, WINDOW]: the inverse of :func:`_to_spectrum`."""
-    turned = np.empty((9, 64), f32)
+def _to_samples(spectrum, window, second, twiddle, first, grid, rows, turned):
+    """Samples [WINDOW] times window [1, WINDOW], left in grid: the inverse of :func:`_to_spectrum`."""
+    before, result = turned[:9], turned[9:]
     for m in range(16):
         for k in range(9):
-            turned[k, m], turned[k, 32 + m] = spectrum[2 * (16 * m + k)], spectrum[2 * (16 * m + k) + 1]
+            before[k, m], before[k, 32 + m] = spectrum[2 * (16 * m + k)], spectrum[2 * (16 * m + k) + 1]
             mirror = 2 * (WINDOW - 16 * (m + 16) - k)  # bins above the middle are conjugates
-            turned[k, 16 + m], turned[k, 48 + m] = spectrum[mirror], -spectrum[mirror + 1]
-    turned[0, 48] = -turned[0, 48]
-    turned[0, 32] = turned[0, 48] = _ZERO  # the inverse ignores the imaginary part of the outermost bins
-    result = np.dot(turned, second)
-    rows = np.empty((18, 32), f32)
+            before[k, 16 + m], before[k, 48 + m] = spectrum[mirror], -spectrum[mirror + 1]
+    before[0, 32] = before[0, 48] = _ZERO  # the inverse ignores the imaginary part of the outermost bins
+    np.dot(before, second, result)
     for k in range(9):
         for n in range(32):
             re, im, c, s = result[k, n], result[k, 32 + n], twiddle[k, n], twiddle[9 + k, n]
             rows[k, n], rows[9 + k, n] = re * c - im * s, im * c + re * s
-    grid = np.dot(first, rows).reshape(-1)
+    np.dot(first, rows, grid)
+    flat = grid.reshape(-1)
     for n in range(WINDOW):
-        samples[n] = grid[n] * window[0, n]
+        flat[n] *= window[0, n]
 
 
 # ------------------------------------------------------------------------------------------------ whole frames
@@ -414,37 +417,23 @@ def _get(block, place):
 
 
 @_jit
-def _room(weights, table):
-    """Arrays that a frame is computed in."""
-    c1, c2, c3 = table[ENCODER_1, 1], table[ENCODER_2, 1], table[ENCODER_3, 1]
-    hidden, heads, groups = table[UP_1, 1], table[HEADS_1, 1], table[GROUPS_IN, 1]
-    compressed = np.zeros((2, BINS + 4), f32)
-    columns_2, columns_3 = np.ones((1 + 3 * c1, BANDS_2), f32), np.ones((1 + 3 * c2, BANDS), f32)
-    normal = np.ones((1 + c3, BANDS), f32)
-    hiddens, mixed = np.ones((1 + hidden, BANDS), f32), np.ones((1 + heads // 3, BANDS), f32)
-    skip_1, skip_2, x = np.empty((c1, BANDS_1), f32), np.empty((c2, BANDS_2), f32), np.empty((c3, BANDS), f32)
-    wide = np.empty((max(heads, groups), BANDS), f32)
-    own_gates = np.empty((3 * table[GROUPS_OWN, 2], BANDS), f32)
-    scores, y = np.empty((BANDS, BANDS), f32), np.empty((c3, BANDS), f32)
-    taps_3, taps_2 = np.empty((3 * c2, BANDS), f32), np.empty((3 * c1, BANDS_2), f32)
-    taps_1 = np.empty((10, BANDS_1), f32)
-    return (compressed, columns_2, columns_3, normal, hiddens, mixed, skip_1, skip_2, x, wide, own_gates, scores, y,
-            taps_3, taps_2, taps_1)  # fmt: skip
-
-
-@_jit
-def _frame(spectrum, gates, decide, shift, weights, table, units, state, places, room, out):
+def _frame(spectrum, gates, decide, shift, weights, table, units, memory, places, out):
     """One frame: spectrum [2F] to out [2F]; see :func:`run`."""
-    (compressed, columns_2, columns_3, normal, hiddens, mixed, skip_1, skip_2, x, wide, own_gates, scores, y,
-     taps_3, taps_2, taps_1) = room  # fmt: skip
-    taps = _get(state, places[TAPS])
-    magnitude = np.empty(BINS, f32)
+    taps, compressed, magnitude = (
+        _get(memory, places[TAPS]), _get(memory, places[COMPRESSED]), _get(memory, places[MAGNITUDE])[0]
+    )  # fmt: skip
+    skip_1, skip_2 = _get(memory, places[SKIP_1]), _get(memory, places[SKIP_2])
+    x, y, normal = _get(memory, places[BOTTLENECK]), _get(memory, places[SUM]), _get(memory, places[NORMAL])
+    mixed, hiddens = _get(memory, places[MIXED]), _get(memory, places[HIDDEN])
+    wide, scores = _get(memory, places[WIDE]), _get(memory, places[SCORES])
+    columns_2, columns_3 = _get(memory, places[COLUMNS_2]), _get(memory, places[COLUMNS_3])
+    taps_3, taps_2, taps_1 = _get(memory, places[TAPS_3]), _get(memory, places[TAPS_2]), _get(memory, places[TAPS_1])
     _compress(spectrum, taps, compressed, magnitude)
     if decide:
         _decide(
             magnitude, _get(weights, table[POLICY_POOLING]), _get(weights, table[POLICY_IN]),
             _get(weights, table[POLICY_OWN]), _get(weights, table[POLICY_BIAS]), _get(weights, table[POLICY_OUT]),
-            _get(weights, table[POLICY_OUT_BIAS]), _get(state, places[POLICY_STATE])[0], shift, gates,
+            _get(weights, table[POLICY_OUT_BIAS]), _get(memory, places[POLICY_STATE])[0], shift, gates,
         )  # fmt: skip
     slopes = _get(weights, table[SLOPES])
     # n[k]: how many channels, heads, groups or hidden units run behind gate k
@@ -479,7 +468,7 @@ def _frame(spectrum, gates, decide, shift, weights, table, units, state, places,
         x, normal, _get(weights, table[GROUPS_IN])[:rows], _get(weights, table[GROUPS_OWN])[:rows],
         _get(weights, table[GROUPS_OWN_BIAS]),
         _get(weights, table[GROUPS_OUT]) if gates[4] else _get(weights, table[GROUPS_OUT_STATIC]),
-        _get(state, places[STATES])[: 1 + rows // 3], wide[:rows], own_gates, y,
+        _get(memory, places[STATES])[: 1 + rows // 3], wide[:rows], _get(memory, places[OWN_GATES]), y,
     )  # fmt: skip
     _normalise(x, normal)
     _feed_forward(
@@ -511,20 +500,21 @@ def _frame(spectrum, gates, decide, shift, weights, table, units, state, places,
         skip_1,
     )  # fmt: skip
     _multiply(_get(weights, table[DECODER_1]), skip_1, taps_1)
-    _expand(taps_1, compressed, out, _get(weights, table[DECODER_1_BIAS])[0])
+    _expand(taps_1, compressed, out, _get(weights, table[DECODER_1_BIAS])[0], _get(memory, places[MASK]))
 
 
 @_jit
-def run(spectrum, samples, overlap, gates, decide, shift, weights, table, units, state, places, out):
+def run(spectrum, samples, overlap, gates, decide, shift, weights, table, units, memory, places, out):
     """Frames, one after the other: of a spectrum, or of samples with the transforms here too.
 
     spectrum [T, 2F] (real and imaginary parts in turn) becomes out [T, 2F]; or, where T is 0, samples [(T + 1) HOP]
     become out [T, HOP] and overlap [HOP] is kept for the next call. gates [T, 10] are read, or written where the policy
-    is to `decide`. weights and state are flat blocks, described by table and places; units [11, 2]: units of each layer
+    is to `decide`. weights and memory are flat blocks, described by table and places; units [11, 2]: units of each layer
     that run when its gate is 0 and 1, then the widths of a head and of a group.
     """
-    room = _room(weights, table)
-    own, block = np.empty(2 * BINS, f32), np.empty(WINDOW, f32)
+    own, grid = _get(memory, places[SPECTRUM])[0], _get(memory, places[GRID])
+    turned, rows = _get(memory, places[TURNED]), _get(memory, places[ROWS])
+    block = grid.reshape(-1)
     window, twiddle = _get(weights, table[WINDOWED]), _get(weights, table[TWIDDLE])
     forward_1, forward_2 = _get(weights, table[FORWARD_1]), _get(weights, table[FORWARD_2])
     backward_1, backward_2 = _get(weights, table[BACKWARD_1]), _get(weights, table[BACKWARD_2])
@@ -533,10 +523,11 @@ def run(spectrum, samples, overlap, gates, decide, shift, weights, table, units,
         if len(spectrum):
             source, target = spectrum[t], out[t]
         else:
-            _to_spectrum(samples[t * HOP : t * HOP + WINDOW], window, forward_1, twiddle, forward_2, own)
-        _frame(source, gates[t], decide, shift, weights, table, units, state, places, room, target)
+            piece = samples[t * HOP : t * HOP + WINDOW]
+            _to_spectrum(piece, window, forward_1, twiddle, forward_2, grid, rows, turned, own)
+        _frame(source, gates[t], decide, shift, weights, table, units, memory, places, target)
         if not len(spectrum):
-            _to_samples(own, window, backward_2, twiddle, backward_1, block)
+            _to_samples(own, window, backward_2, twiddle, backward_1, grid, rows, turned)
             for n in range(HOP):
                 out[t, n] = overlap[n] + block[n]
                 overlap[n] = block[HOP + n]
@@ -645,6 +636,25 @@ def _pack(arrays: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return block, np.array([(start, *a.shape) for start, a in zip(starts, arrays, strict=False)], np.int64)
 
 
+def _memory(network: Network) -> list[np.ndarray]:
+    """What a stream remembers before its first frame, and room to work in, in the order of the block of memory."""
+    c1, c2, c3 = network.config.channels
+    gru, policy = network.time.gru, getattr(network, "policy", None)
+    states, heads = (gru.static + gru.dynamic) * gru.group_width, network.frequency_1.attention.out.in_features
+    hidden = max(b.feed_forward.up.out_features for b in (network.frequency_1, network.time, network.frequency_2))
+    shapes = [
+        (21, BANDS_1), (1 + states, BANDS), (1, policy.width if policy else 0),
+        (2, BINS + 4), (1, BINS), (1 + 3 * c1, BANDS_2), (1 + 3 * c2, BANDS), (1 + c3, BANDS), (1 + hidden, BANDS),
+        (1 + heads, BANDS), (c1, BANDS_1), (c2, BANDS_2), (c3, BANDS), (3 * max(heads, states), BANDS),
+        (3 * gru.group_width, BANDS), (BANDS, BANDS), (c3, BANDS), (3 * c2, BANDS), (3 * c1, BANDS_2), (10, BANDS_1),
+        (2, BINS), (1, 2 * BINS), (16, 32), (18, 64), (18, 32),
+    ]  # fmt: skip
+    arrays = [np.zeros(shape, np.float32) for shape in shapes]
+    for index in (TAPS, STATES, COLUMNS_2, COLUMNS_3, NORMAL, HIDDEN, MIXED):
+        arrays[index][0] = 1  # the input that the bias is the weight of
+    return arrays
+
+
 class Weights(NamedTuple):
     """A network's weights as the kernel reads them."""
 
@@ -709,33 +719,27 @@ class KernelEngine:
     def __init__(self, network: Network, shift: float = 0.0):
         self.weights, self.shift = pack(network), np.float32(shift)
         self.parts, self.gate_count = network.config.parts, len(network.gate_names)
-        gru, policy = network.time.gru, getattr(network, "policy", None)
-        memory = [
-            np.ones((21, BANDS_1)), np.ones((1 + (gru.static + gru.dynamic) * gru.group_width, BANDS)),
-            np.zeros((1, policy.width if policy else 0)),
-        ]  # fmt: skip
-        memory[0][1:], memory[1][1:] = 0, 0
-        self._start, self._places = _pack(memory)
+        self._start, self._places = _pack(_memory(network))
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self.state = self._start.copy()
+        self.memory = self._start.copy()
 
     def copy(self) -> KernelEngine:
         """An engine in the same state; the weights are shared."""
         twin = copy.copy(self)
-        twin.state = self.state.copy()
+        twin.memory = self.memory.copy()
         return twin
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """See `dsn_lite.streaming.Engine`."""
         used = self._gates(len(spectrum), gates)
-        spectrum = np.ascontiguousarray(spectrum, np.complex64)
+        spectrum = np.array(spectrum, np.complex64, order="C")
         out = np.empty_like(spectrum)
         run(
             spectrum.view(np.float32), _NO_SAMPLES, _NO_SAMPLES, used, self._decides(gates), self.shift, *self.weights,
-            self.state, self._places, out.view(np.float32),
+            self.memory, self._places, out.view(np.float32),
         )  # fmt: skip
         return out, used[:, : self.gate_count]
 
@@ -750,7 +754,7 @@ class KernelEngine:
         used = self._gates(frames, gates)
         out = np.empty((frames, HOP), np.float32)
         run(
-            _NO_SPECTRUM, samples, overlap, used, self._decides(gates), self.shift, *self.weights, self.state,
+            _NO_SPECTRUM, samples, overlap, used, self._decides(gates), self.shift, *self.weights, self.memory,
             self._places, out,
         )  # fmt: skip
         return out, used[:, : self.gate_count]
@@ -761,4 +765,4 @@ class KernelEngine:
     def _gates(self, frames: int, gates: np.ndarray | None) -> np.ndarray:
         if gates is None or not self.gate_count:
             return np.full((frames, len(GATES)), self.parts == "always", np.uint8)
-        return np.array(gates, np.uint8) # the kernel's own
+        return np.ascontiguousarray(np.asarray(gates) != 0).view(np.uint8)

@@ -7,6 +7,8 @@ returns is the offline result, late by at most one window: 512 samples, 32 ms.
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +17,8 @@ from dsn_lite.errors import InputError
 from dsn_lite.model import Network
 from dsn_lite.spectral import HOP, WINDOW
 
+ENGINES = ("auto", "kernel", "onnx", "torch")
+
 BLOCK_FRAMES = 1250
 """Frames computed at once when a long chunk is fed (20 s): bounds the memory."""
 
@@ -22,7 +26,13 @@ _WINDOW = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).as
 
 
 class Engine(Protocol):
-    """Runs the frames of one stream through a network and remembers its state."""
+    """Runs the frames of one stream through a network and remembers its state.
+
+    An engine that has the Fourier transforms inside offers ``run_samples(samples, overlap, gates)`` as well: float32
+    samples [(T + 1) * HOP] to finished samples [T, HOP] and gates; `overlap` [HOP] is added to the first and replaced.
+    """
+
+    name: str
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Enhanced spectrum, complex64 [T, F], and gates used, uint8 [T, K].
@@ -35,9 +45,13 @@ class Engine(Protocol):
         """Forget everything."""
         ...
 
+    def copy(self) -> Engine:
+        """An engine in the same state that goes its own way."""
+        ...
+
 
 class TorchEngine:
-    """The PyTorch network itself: exact by definition, fastest on many frames at once.
+    """The PyTorch network itself: exact by definition, and always there.
 
     Parameters
     ----------
@@ -45,9 +59,15 @@ class TorchEngine:
     shift : added to each open logit; see `Network.budget_shift`.
     """
 
+    name = "torch"
+
     def __init__(self, network: Network, shift: float = 0.0):
         self.network, self.shift = network, shift
         self.reset()
+
+    def copy(self) -> TorchEngine:
+        """See :class:`Engine`; a state is replaced from frame to frame and never written to."""
+        return copy.copy(self)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -64,6 +84,41 @@ class TorchEngine:
         return output.spectrum[0].numpy(), output.gates[0].numpy().astype(np.uint8)
 
 
+def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
+    """An engine by name.
+
+    Parameters
+    ----------
+    name : "auto", "kernel", "onnx" or "torch"
+        "kernel" is the compiled one, the fastest wherever it was measured, frame by frame and on whole files; "auto" takes
+        it where Numba is installed and "torch" elsewhere.
+    network, shift : as for :class:`TorchEngine`
+
+    Examples
+    --------
+    >>> from dsn_lite.config import Config
+    >>> make_engine("torch", Network(Config.preset("tiny")).eval()).name
+    'torch'
+    """
+    if name not in ENGINES:
+        raise InputError(f"engine is {name!r}; choose one of {', '.join(ENGINES)}, or give an Engine")
+    if name == "onnx":
+        from dsn_lite.export import OnnxEngine
+
+        return OnnxEngine(network, shift)
+    if name in ("auto", "kernel"):
+        try:
+            from dsn_lite.kernel import KernelEngine
+        except ImportError as error:
+            if name == "kernel":
+                warnings.warn(
+                    f"no compiled kernel ({error}); PyTorch runs instead, slower: pip install numba scipy", stacklevel=2
+                )
+        else:
+            return KernelEngine(network, shift)
+    return TorchEngine(network, shift)
+
+
 class Stream:
     """Enhances one channel at 16 kHz, chunk by chunk.
 
@@ -74,8 +129,8 @@ class Stream:
     budget : 0..1 or None
         Wanted mean activation; None is the trained operating point. See `Network.budget_shift`.
     policy : "learned", "open", "closed", or gates [T, K] of 0 and 1 for the frames to come
-    engine : Engine or None
-        What runs the frames; None takes the PyTorch network.
+    engine : "auto", "kernel", "onnx", "torch", or an Engine of this stream's own
+        What runs the frames; see :func:`make_engine`. Given an Engine, `budget` is its maker's business.
 
     Examples
     --------
@@ -91,7 +146,7 @@ class Stream:
         *,
         budget: float | None = None,
         policy: str | np.ndarray = "learned",
-        engine: Engine | None = None,
+        engine: str | Engine = "auto",
     ):
         self.model = model
         self.gate_count = len(model.gate_names)
@@ -104,7 +159,8 @@ class Stream:
             if self._given.ndim != 2 or self._given.shape[1] != self.gate_count:
                 raise InputError(f"gates have the shape {self._given.shape}; needed is [frames, {self.gate_count}]")
         self.policy = policy
-        self.engine = engine or TorchEngine(model, model.budget_shift(budget))
+        self.engine = make_engine(engine, model, model.budget_shift(budget)) if isinstance(engine, str) else engine
+        self._run_samples: Callable | None = getattr(self.engine, "run_samples", None)
         self.reset()
 
     def reset(self) -> None:
@@ -118,9 +174,8 @@ class Stream:
     def copy(self) -> Stream:
         """An independent stream in the same state; the weights are shared."""
         twin = copy.copy(self)
-        twin.engine = copy.copy(self.engine)
-        if hasattr(self.engine, "copy"):
-            twin.engine = self.engine.copy()
+        twin.engine = self.engine.copy()
+        twin._run_samples = getattr(twin.engine, "run_samples", None)
         twin._input, twin._overlap = self._input.copy(), self._overlap.copy()
         return twin
 
@@ -156,34 +211,48 @@ class Stream:
         return self.gates
 
     def _advance(self, chunk: np.ndarray) -> np.ndarray:
-        self._input = np.concatenate([self._input, chunk])
+        samples = np.concatenate((self._input, chunk))
         outputs, gates = [], []
-        while len(self._input) >= WINDOW:
-            frames = min((len(self._input) - WINDOW) // HOP + 1, BLOCK_FRAMES)
-            output, used = self._frames(self._input[: (frames - 1) * HOP + WINDOW], frames)
-            self._input = self._input[frames * HOP :]
+        start, ready = 0, (len(samples) - WINDOW) // HOP + 1
+        while ready > 0:
+            frames = min(ready, BLOCK_FRAMES)
+            output, used = self._frames(samples[start : start + (frames - 1) * HOP + WINDOW], frames)
+            start += frames * HOP
+            ready -= frames
             outputs.append(output)
             gates.append(used)
-        self._input = self._input.copy()  # let go of the chunk it was a part of
-        self.gates = np.concatenate(gates) if gates else np.zeros((0, self.gate_count), np.uint8)
-        result = np.concatenate(outputs) if outputs else np.zeros(0, np.float32)
+        self._input = samples[start:].copy()  # let go of the chunk it was a part of
+        if len(outputs) == 1:
+            result, self.gates = outputs[0], gates[0]
+        else:
+            result = np.concatenate([np.zeros(0, np.float32), *outputs])
+            self.gates = np.concatenate([np.zeros((0, self.gate_count), np.uint8), *gates])
         self.samples_out += len(result)
         return result
 
     def _frames(self, samples: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
         """Finished samples and gates of the next `frames` frames, which lie in `samples`."""
+        given = self._next_gates(frames)
+        if self._run_samples is not None:
+            blocks, used = self._run_samples(samples, self._overlap, given)
+        else:
+            blocks, used = self._transform(samples, given)
+        is_first = self.frames == 0
+        self.frames += frames
+        # The first frame's first half lies before the signal.
+        return blocks[1 if is_first else 0 :].reshape(-1), used
+
+    def _transform(self, samples: np.ndarray, given: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Finished blocks [T, HOP] and gates by way of the engine's spectra."""
         windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
         spectrum = np.fft.rfft(windows * _WINDOW).astype(np.complex64)
-        enhanced, used = self.engine.run(spectrum, self._next_gates(frames))
+        enhanced, used = self.engine.run(spectrum, given)
         synthesis = np.fft.irfft(enhanced, n=WINDOW).astype(np.float32) * _WINDOW
         blocks = synthesis[:, :HOP].copy()
         blocks[0] += self._overlap
         blocks[1:] += synthesis[:-1, HOP:]
         self._overlap = synthesis[-1, HOP:].copy()
-        is_first = self.frames == 0
-        self.frames += frames
-        # The first frame's first half lies before the signal.
-        return blocks[1 if is_first else 0 :].reshape(-1), used
+        return blocks, used
 
     def _next_gates(self, frames: int) -> np.ndarray | None:
         """Gates [frames, K] that are not the policy's; None where the policy decides or nothing can be gated."""

@@ -47,7 +47,7 @@ class Gating:
 
     mix_before: Mix = Mix(open=0.25, closed=0.15, random=0.6)
     """Kinds of items before the policy chooses."""
-    mix_after: Mix = Mix(open=0.15, closed=0.1, random=0.25)
+    mix_after: Mix = Mix(open=0.125, closed=0.125, random=0.125)
     """Kinds of items afterwards."""
     policy_from: float = 0.3
     """When the policy begins to choose."""

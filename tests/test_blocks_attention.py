@@ -91,7 +91,9 @@ def test_any_gates_equal_a_loop_over_frames(gate, channels):
     gated, x = block(channels=channels), signal(*gate.shape, channels=channels)
     expected = torch.stack(
         [
-            torch.stack([formula(gated, frame, HEADS if is_open else STATIC) for frame, is_open in zip(*row, strict=True)])
+            torch.stack(
+                [formula(gated, frame, HEADS if is_open else STATIC) for frame, is_open in zip(*row, strict=True)]
+            )
             for row in zip(x, gate, strict=True)
         ]
     )

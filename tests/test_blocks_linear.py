@@ -68,7 +68,10 @@ def test_any_gates_equal_a_loop_over_frames(gate):
     gated, x = block(), signal(*gate.shape)
     layers = {0.0: plain(gated, STATIC), 1.0: plain(gated, STATIC + DYNAMIC)}
     expected = torch.stack(
-        [torch.stack([layers[g.item()](frame) for frame, g in zip(*row, strict=True)]) for row in zip(x, gate, strict=True)]
+        [
+            torch.stack([layers[g.item()](frame) for frame, g in zip(*row, strict=True)])
+            for row in zip(x, gate, strict=True)
+        ]
     )
     torch.testing.assert_close(gated(x, gate), expected, rtol=0, atol=1e-12)
     training = gated(x, gate.clone().requires_grad_())

@@ -17,7 +17,9 @@ def test_presets():
     assert list(PRESETS) == ["tiny", "base", "paper"]
     assert all(preset.parts == "gated" and preset.share == 0.5 for preset in PRESETS.values())
     widths = [[*preset.channels, preset.head_width, preset.hidden, preset.group_width] for preset in PRESETS.values()]
-    assert all(a < b for small, large in zip(widths[:-1], widths[1:], strict=True) for a, b in zip(small, large, strict=True))
+    assert all(
+        a < b for small, large in zip(widths[:-1], widths[1:], strict=True) for a, b in zip(small, large, strict=True)
+    )
 
 
 def test_variants_change_nothing_but_the_parts():

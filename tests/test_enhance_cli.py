@@ -104,18 +104,26 @@ def test_telephone_codecs_become_pcm(run, subtype):
     assert soundfile.info("out/x.wav").frames == soundfile.info("x.wav").frames
 
 
-@pytest.mark.parametrize("samples", [1, 100, 511])
-def test_shorter_than_a_window(run, samples):
-    save("x.wav", noise(samples))
-    status, lines, errors = run("x.wav", "-o", "out")
+def test_a_file_is_what_is_in_it_not_what_its_suffix_says(run):
+    soundfile.write("x.wav", noise(8000).T, 16000, format="FLAC")
+    assert run("x.wav", "-o", "out")[0] == 0
+    assert soundfile.info("out/x.wav").format == "FLAC"
+
+
+@pytest.mark.parametrize(("samples", "rate"), [(1, 16000), (1, 44100), (100, 8000), (511, 16000), (1400, 44100)])
+def test_shorter_than_a_window(run, samples, rate):
+    save("x.wav", noise(samples), rate)
+    status, lines, errors = run("x.wav", "-o", "out", "--report", "r.json")
     assert (status, errors) == (0, []) and "shorter than one window of 32 ms" in lines[0]
     assert audio.read("out/x.wav").wave.shape == (1, samples)
+    report = json.loads(Path("r.json").read_text())["files"][0]
+    assert report["frames"] >= 2 and 0 <= report["activation"] <= 1
 
 
 def test_silence_stays_silent(run):
     save("x.wav", np.zeros((2, 30000)), 44100)
     status, lines, errors = run("x.wav", "-o", "out")
-    assert (status, errors) == (0, []) and "; silent" in lines[0]
+    assert (status, errors) == (0, []) and "; silent" in lines[0] and "clipped" not in lines[0]
     assert not audio.read("out/x.wav").wave.any()
 
 

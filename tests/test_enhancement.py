@@ -39,7 +39,9 @@ def identity(config=TINY):
 
 def noise(*shape, seed=0):
     generator = np.random.default_rng(seed)
-    level = 10 ** generator.uniform(-1.5, 0, (*shape[:-1], shape[-1] // 1000 + 1)).repeat(1000, axis=-1)[..., : shape[-1]]
+    level = (
+        10 ** generator.uniform(-1.5, 0, (*shape[:-1], shape[-1] // 1000 + 1)).repeat(1000, axis=-1)[..., : shape[-1]]
+    )
     return (0.3 * level * generator.standard_normal(shape)).astype(np.float32)
 
 
@@ -152,7 +154,9 @@ def test_the_ends(options, value):
     result, counted = MODEL.enhance(noise(3000), 16_000, **options), count(TINY)
     assert (result.gates == value).all() and result.activation == pytest.approx(value, abs=1e-9)
     assert result.mmacs_per_second == pytest.approx(counted.open if value else counted.closed)
-    np.testing.assert_allclose(result.wave, direct(MODEL, noise(3000), torch.full((1, 13, K), float(value)))[0], atol=1e-5)
+    np.testing.assert_allclose(
+        result.wave, direct(MODEL, noise(3000), torch.full((1, 13, K), float(value)))[0], atol=1e-5
+    )
 
 
 def test_given_gates_are_used_and_counted():
@@ -161,7 +165,9 @@ def test_given_gates_are_used_and_counted():
     for given_gates in (gates, gates.astype(bool), gates.astype(float), torch.from_numpy(gates)):
         result = MODEL.enhance(wave, 16_000, policy=given_gates)
         assert np.array_equal(result.gates, gates)
-        np.testing.assert_allclose(result.wave, direct(MODEL, wave, torch.from_numpy(gates)[None].float())[0], atol=1e-5)
+        np.testing.assert_allclose(
+            result.wave, direct(MODEL, wave, torch.from_numpy(gates)[None].float())[0], atol=1e-5
+        )
         assert result.activation == pytest.approx((gates * counted.gate_macs).sum() / counted.gate_macs.sum() / 13)
         expected = counted.closed + gates @ counted.gate_macs * 62.5 / 1e6
         np.testing.assert_allclose(result.frame_mmacs, expected)

@@ -15,7 +15,15 @@ from dsn_lite.spectral import HOP, compress, istft, stft
 
 # Small, and no width is split into equal halves: mixing up the static and the dynamic part cannot go unseen.
 SMALL = Config(
-    channels=(5, 6, 7), heads=3, head_width=2, hidden=5, groups=3, group_width=2, policy_bands=8, policy_width=4, share=0.4
+    channels=(5, 6, 7),
+    heads=3,
+    head_width=2,
+    hidden=5,
+    groups=3,
+    group_width=2,
+    policy_bands=8,
+    policy_width=4,
+    share=0.4,
 )
 K = len(GATES)
 
@@ -119,7 +127,9 @@ def test_all_closed_is_the_network_without_the_dynamic_parts(config):
 def test_all_open_is_the_static_network(config):
     gated, x = network(config), signal(2)
     static = network(config.static(), seed=9)
-    static.load_state_dict({name: value for name, value in gated.state_dict().items() if not name.startswith("policy.")})
+    static.load_state_dict(
+        {name: value for name, value in gated.state_dict().items() if not name.startswith("policy.")}
+    )
     torch.testing.assert_close(gated(x, torch.ones(2, 6, K)).spectrum, static(x).spectrum, rtol=1e-9, atol=1e-9)
 
 
@@ -128,7 +138,9 @@ def test_open_and_closed_in_single_precision(preset):
     config = Config.preset(preset)
     gated, x = network(config).float(), signal(1).to(torch.complex64)
     static, static_only = network(config.static()).float(), network(config.static_only()).float()
-    static.load_state_dict({name: value for name, value in gated.state_dict().items() if not name.startswith("policy.")})
+    static.load_state_dict(
+        {name: value for name, value in gated.state_dict().items() if not name.startswith("policy.")}
+    )
     static_only.load_state_dict(static_weights(gated))
     with torch.no_grad():
         for gates, other in ((torch.ones(1, 6, K), static), (torch.zeros(1, 6, K), static_only)):
@@ -250,7 +262,9 @@ def test_pieces_with_the_state_carried_over_are_the_whole(cuts, seed, learned):
             pieces.append(piece)
             for name, value in zip(state._fields, state, strict=True):
                 assert value.shape == getattr(made.initial_state(2), name).shape
-        torch.testing.assert_close(torch.cat([piece.spectrum for piece in pieces], 1), whole.spectrum, rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            torch.cat([piece.spectrum for piece in pieces], 1), whole.spectrum, rtol=0, atol=1e-10
+        )
         assert torch.equal(torch.cat([piece.gates for piece in pieces], 1), whole.gates)
         for one, other in zip(state, whole.state, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
@@ -399,14 +413,18 @@ def test_budget_without_and_with_calibration():
     assert made.budget_shift(0.75) == pytest.approx(math.log(3)) == -made.budget_shift(0.25)
     rows = [(0.1, -4.0), (0.4, 0.0), (0.8, 3.0)]
     made.card = {"calibration": [{"activation": activation, "shift": shift} for activation, shift in rows]}
-    assert made.budget_shift(0.4) == 0.0 and made.budget_shift(0.25) == pytest.approx(-2) and made.budget_shift(None) == 0
+    assert (
+        made.budget_shift(0.4) == 0.0 and made.budget_shift(0.25) == pytest.approx(-2) and made.budget_shift(None) == 0
+    )
     assert made.budget_shift(0.05) == -4 and made.budget_shift(0.99) == 3
 
 
 @given(budgets=st.lists(st.floats(0, 1), min_size=2, max_size=5), calibrated=st.booleans())
 def test_a_larger_budget_never_shifts_down(budgets, calibrated):
     made = BUDGETED
-    made.card = {"calibration": [{"activation": a, "shift": s} for a, s in ((0.2, -3), (0.5, 1), (0.7, 2))] * calibrated}
+    made.card = {
+        "calibration": [{"activation": a, "shift": s} for a, s in ((0.2, -3), (0.5, 1), (0.7, 2))] * calibrated
+    }
     shifts = [made.budget_shift(budget) for budget in sorted(budgets)]
     assert shifts == sorted(shifts)
 

@@ -32,7 +32,7 @@ def test_shares_are_met_exactly_where_the_batch_allows(seed):
     assert chosen.sum() == 10 and is_open[~chosen].sum() == 3 and is_closed[~chosen].sum() == 7
     _, is_open, is_closed, chosen = kinds(Mix(open=0.15, closed=0.1, random=0.25), 20, seed)
     # Of the five random items some may be all open, or all closed, by chance.
-    assert chosen.sum() == 10 and 3 <= is_open[~chosen].sum() and 2 <= is_closed[~chosen].sum()
+    assert chosen.sum() == 10 and is_open[~chosen].sum() >= 3 and is_closed[~chosen].sum() >= 2
 
 
 @given(batch=st.integers(1, 9), seed=st.integers(0, 10_000))

@@ -302,7 +302,7 @@ function render({ model, el }) {
     const width = plot.clientWidth;
     if (!width || !scene) return;
     const style = getComputedStyle(root), colour = (name) => style.getPropertyValue(`--dsn-${name}`).trim();
-    const narrow = width < 560, left = narrow ? 66 : 128, right = narrow ? 34 : 44, lane = narrow ? 15 : 16;
+    const narrow = width < 560, left = narrow ? 74 : 128, right = narrow ? 36 : 44, lane = narrow ? 15 : 16;
     const rows = {}; // name -> [y, height]
     let y = 4;
     for (const [name, height] of [["noisy", narrow ? 78 : 96], ["output", narrow ? 78 : 96], ["snr", 48],
@@ -404,7 +404,14 @@ function render({ model, el }) {
       c.strokeStyle = style.getPropertyValue("--dsn-head"); c.lineWidth = 1.5;
       c.strokeRect(left, rows.gates[0] + state.lane * lane + 0.5, span, lane - 1);
     }
-    if (pointed) bar(pointed.x, style.getPropertyValue("--dsn-quiet"), 1);
+    if (pointed) {
+      bar(pointed.x, style.getPropertyValue("--dsn-quiet"), 1);
+      c.font = `12px ${style.fontFamily}`; c.textBaseline = "middle"; c.textAlign = "left";
+      const wide = c.measureText(pointed.words).width + 14, y = Math.max(12, pointed.y - 26);
+      const at = clamp(pointed.x + 8, 0, width - wide);
+      c.fillStyle = style.getPropertyValue("--dsn-ink"); c.fillRect(at, y - 11, wide, 22);
+      c.fillStyle = style.getPropertyValue("--dsn-paper"); c.fillText(pointed.words, at + 7, y);
+    }
     const now = mean(point.cost, Math.max(0, t - 3), Math.min(scene.frames, t + 4));
     fill.style.width = `${(100 * now) / open}%`;
     meter.setAttribute("aria-valuenow", now.toFixed(0));
@@ -430,21 +437,22 @@ function render({ model, el }) {
   }
 
   // ------------------------------------------------------------------------------------------------ what is there
-  /** Words for the lane `k` at frame `t`. */
-  function gateWords(k, t) {
+  /** Words for the lane `k` at frame `t`: a full sentence, or what fits beside the pointer. */
+  function gateWords(k, t, brief = false) {
     const point = scene.points[shown()], isOpen = point.gates[t * lanes + k];
     const margin = scene.margins[t * lanes + k] / 256 + (point.shift ?? 0);
     const p = point.shift === null ? "" : `, probability ${(1 / (1 + Math.exp(-margin))).toFixed(2)}`;
+    if (brief) return `${gates[k].name}: ${isOpen ? "open" : "closed"}${p.replace("probability", "p")}`;
     return `${gates[k].name}, frame ${t} (${(t * FRAME).toFixed(2)} s): ${isOpen ? "open" : "closed"}${p}; ` +
       `open it adds ${gates[k].mmacs.toFixed(1)} MMAC/s`;
   }
 
-  function describe(x, y) {
+  function describe(x, y, brief = false) {
     const { left, right, width, rows, lane } = layout;
     const t = clamp(Math.floor(((x - left) / (width - left - right)) * scene.frames), 0, scene.frames - 1);
     const inside = (name) => y >= rows[name][0] && y < rows[name][0] + rows[name][1];
-    const when = `frame ${t} (${(t * FRAME).toFixed(2)} s)`;
-    if (inside("gates")) return gateWords(Math.floor((y - rows.gates[0]) / lane), t);
+    const when = brief ? `${(t * FRAME).toFixed(2)} s` : `frame ${t} (${(t * FRAME).toFixed(2)} s)`;
+    if (inside("gates")) return gateWords(Math.floor((y - rows.gates[0]) / lane), t, brief);
     if (inside("snr")) return `${when}: SNR ${minus(scene.snrs[t].toFixed(1))} dB`;
     if (inside("cost")) return `${when}: ${scene.points[shown()].cost[t].toFixed(1)} MMAC/s`;
     for (const name of ["noisy", "output"]) {
@@ -466,7 +474,7 @@ function render({ model, el }) {
   plot.addEventListener("pointermove", (event) => {
     const { x, y } = place(event);
     if (!layout) return;
-    pointed = x >= layout.left && x <= layout.width - layout.right ? { x, y } : null;
+    pointed = x >= layout.left && x <= layout.width - layout.right ? { x, y, words: describe(x, y, true) } : null;
     if (pointed) readout.textContent = describe(x, y);
     if (dragging) player.seek(secondsAt(x));
     overlay();
