@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from dsn_lite.audio import replacing
 from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.errors import InputError
 
@@ -40,14 +40,11 @@ def make_labels(corpus: Corpus, split: str, seconds: float, seed: int, items: in
     from dsn_lite.dnsmos import ovrl_label
 
     path = label_path(corpus, split, seconds, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
     labels = list(np.load(path, allow_pickle=False)) if path.exists() else []
     dataset = Mixtures(corpus, split, seconds, seed)
     for i in tqdm(range(len(labels), items), initial=min(len(labels), items), total=items, desc="OVRL", unit="mixture"):
         labels.append(float(ovrl_label(dataset[i]["noisy"].numpy())))
         if len(labels) % save_every == 0 or len(labels) == items:
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, np.array(labels, dtype=np.float32), allow_pickle=False)
-            os.replace(partial, path)
     return np.array(labels[:items])

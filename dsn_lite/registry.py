@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 
+from dsn_lite.audio import replacing
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.model import Network
@@ -62,11 +64,9 @@ def save(network: Network, path: str | os.PathLike, card: dict | None = None) ->
     The card gets the network's configuration and, unless it has one, the file's stem as its name.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     card = {"name": path.stem, **(card or {}), "network": network.config.to_dict()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    os.replace(partial, path)
-    partial.write_text(json.dumps(card, indent=1) + "\n")
-    os.replace(partial, path.with_suffix(".json"))
+    with replacing(path) as temporary:
+        temporary.write_bytes(serialise(tensors))
+    with replacing(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(card, indent=1) + "\n")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -19,13 +18,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce as sum_over_processes
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dsn_lite import gates as gating
+from dsn_lite.audio import replacing
 from dsn_lite.config import Config
 from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.errors import InputError
@@ -406,17 +406,9 @@ class Trainer:
             "step": self.step, "seconds_spent": self.seconds_spent, "training": self.training.to_dict(),
             "corpus": self.corpus.hash,
         }  # fmt: skip
-        path = self.folder / CHECKPOINT
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(
-            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
-            partial,
-            {"notes": json.dumps(notes)},
-        )
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        with replacing(self.folder / CHECKPOINT) as temporary:
+            temporary.write_bytes(serialise(own, {"notes": json.dumps(notes)}))
 
     def resume(self) -> None:
         """Take up the run where its checkpoint left it.

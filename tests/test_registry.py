@@ -1,7 +1,9 @@
 """Weights and their card: there and back, and one line for everything that is wrong."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -58,13 +60,16 @@ def test_nothing_else_is_left_behind(saved):
 def test_a_failed_save_keeps_what_was_there(saved, monkeypatch):
     before = saved.read_bytes()
 
-    def fail(tensors, path):
-        path.write_bytes(b"half")
-        raise OSError("No space left on device")
+    def fail(path, data):
+        with open(path, "wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(registry, "save_file", fail)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(InputError, match=r"mine.*No space left"):
         registry.save(network(seed=1), saved)
+    monkeypatch.undo()
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["mine.json", "mine.safetensors"]
     assert saved.read_bytes() == before and registry.load(saved).name == "mine"
 
 
