@@ -46,9 +46,11 @@ def active_rms(wave: np.ndarray) -> float:
 def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """Make the mixture of a recipe.
 
-    The target is the speech with its direct path and early reflections (to 30 ms, faded out until 50 ms):
-    they carry speech rather than blur it, and a network asked to undo them colours the voice. The direct path
-    is sample 0 of each response, so target and mixture are aligned.
+    The target is the speech as it sounds in its room: noise is what has to go. A network that is asked to take
+    late reverberation away as well does so with every recording, clean ones included, whose reference has it:
+    at 25 dB that cost 8 dB of SI-SDR (measured). The direct path is sample 0 of each response, so target and
+    mixture are aligned. The SNR is that of the direct path and the early reflections (to 30 ms, faded out until
+    50 ms).
 
     Returns
     -------
@@ -68,10 +70,10 @@ def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     if recipe.speech_eq or recipe.lowpass_hz:
         spectrum *= _curve(recipe.speech_eq, recipe.lowpass_hz, spectrum.size)
     if talker is None:
-        heard = clean = np.fft.irfft(spectrum, size)[:n]
+        clean = direct = np.fft.irfft(spectrum, size)[:n]
     else:
-        heard = np.fft.irfft(spectrum * np.fft.rfft(talker, size), size)[:n]
-        clean = np.fft.irfft(spectrum * np.fft.rfft(early(talker), size), size)[:n]
+        clean = np.fft.irfft(spectrum * np.fft.rfft(talker, size), size)[:n]
+        direct = np.fft.irfft(spectrum * np.fft.rfft(early(talker), size), size)[:n]
 
     noise = _layer(corpus, recipe.layers[0], n)
     for layer in recipe.layers[1:]:
@@ -87,9 +89,9 @@ def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
 
     # Files were laid at level 1. A stretch without speech counts as if it had some, and a noise of which
     # bursts or pauses have left almost nothing is not raised without end.
-    level = active_rms(clean) if np.abs(clean).max() > 1e-3 else 1.0
+    level = active_rms(direct) if np.abs(direct).max() > 1e-3 else 1.0
     gain = level / max(_rms(noise), 0.03) * 10 ** (-recipe.snr_db / 20)
-    noisy = heard + np.float32(gain) * noise
+    noisy = clean + np.float32(gain) * noise
     peak = max(float(np.abs(noisy).max()), float(np.abs(clean).max()), 1e-9)
     scale = min(10 ** (recipe.level_dbfs / 20) / max(_rms(noisy), 1e-9), PEAK / peak)
     return (noisy * np.float32(scale)).astype(np.float32), (clean * np.float32(scale)).astype(np.float32)

@@ -62,7 +62,15 @@ class Policy(nn.Module):
 
     def forward(self, magnitude: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits [B, T, K, 2] (closed, open) and new state [B, width] from compressed magnitudes [B, T, F]."""
+        return self.decide(self.features(magnitude), state)
+
+    def features(self, magnitude: Tensor) -> Tensor:
+        """Pooled magnitudes [B, T, bands] of compressed magnitudes [B, T, F]."""
+        return magnitude @ self.pooling
+
+    def decide(self, features: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits [B, T, K, 2] and new state [B, width] from pooled magnitudes [B, T, bands]."""
         if state is None:
-            state = self.initial_state(magnitude.shape[0])
-        hidden, last = self.recurrent(magnitude @ self.pooling, state.unsqueeze(0))
+            state = self.initial_state(features.shape[0])
+        hidden, last = self.recurrent(features, state.unsqueeze(0))
         return self.logits(hidden).unflatten(-1, (self.gates, 2)), last.squeeze(0)

@@ -74,8 +74,8 @@ class Recipe:
         Row of the manifest with the response of a large room, -1 for none. Only the speech is convolved with
         it.
     snr_db : float
-        Level of the target's active frames over the RMS of the noise. Late reverberation, which is not part of
-        the target, comes on top; and a noise that bursts or pauses have nearly removed is raised by 30 dB at most.
+        Level of the active frames of the speech, without late reverberation, over the RMS of the noise. A noise
+        that bursts or pauses have nearly removed is raised by 30 dB at most.
     level_dbfs : float
         RMS of the mixture (lower where its peak would pass 0.99).
     """
@@ -201,9 +201,15 @@ def recipe(corpus: Corpus, seed: int, index: int, seconds: float, split: str = "
         room=room,
         response=response,
         hall=hall,
-        snr_db=uniform(20, 30) if chance(0.05) else uniform(-5, 20),
+        snr_db=_snr(uniform(20, 30) if chance(0.05) else uniform(-5, 20), digest),
         level_dbfs=uniform(-35, -15),
     )
+
+
+def _snr(usual: float, digest: bytes) -> float:
+    """The usual SNR, or for 15 % of the items one of 20 to 35 dB: what is nearly clean must not get worse."""
+    rng = np.random.default_rng(int.from_bytes(digest[16:], "little"))
+    return round(float(rng.uniform(20, 35)), 3) if rng.random() < 0.15 else usual
 
 
 def _talk(

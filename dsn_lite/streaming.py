@@ -7,6 +7,7 @@ returns is the offline result, late by at most one window: 512 samples, 32 ms.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from typing import Protocol
@@ -22,6 +23,7 @@ ENGINES = ("auto", "kernel", "onnx", "torch")
 BLOCK_FRAMES = 1250
 """Frames computed at once when a long chunk is fed (20 s): bounds the memory."""
 
+_NO_SAMPLES = np.zeros(0, np.float32)
 _WINDOW = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
 
 
@@ -112,7 +114,7 @@ def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
         except ImportError as error:
             if name == "kernel":
                 warnings.warn(
-                    f"no compiled kernel ({error}); PyTorch runs instead, slower: pip install numba scipy", stacklevel=2
+                    f"no compiled kernel ({error}); PyTorch runs instead, slower: pip install numba", stacklevel=2
                 )
         else:
             return KernelEngine(network, shift)
@@ -155,19 +157,21 @@ class Stream:
                 raise InputError(f"policy is {policy!r}; choose learned, open or closed, or give gates [T, K]")
             self._given = None
         else:
-            self._given = np.ascontiguousarray(policy, dtype=np.uint8)
+            self._given = (np.asarray(policy) != 0).astype(np.uint8)
             if self._given.ndim != 2 or self._given.shape[1] != self.gate_count:
                 raise InputError(f"gates have the shape {self._given.shape}; needed is [frames, {self.gate_count}]")
         self.policy = policy
         self.engine = make_engine(engine, model, model.budget_shift(budget)) if isinstance(engine, str) else engine
         self._run_samples: Callable | None = getattr(self.engine, "run_samples", None)
+        self._no_gates = np.zeros((0, self.gate_count), np.uint8)
+        self._one_row = np.full((1, self.gate_count), self.policy == "open" if isinstance(policy, str) else 0, np.uint8)
         self.reset()
 
     def reset(self) -> None:
         """Start anew, as if nothing had been fed."""
         self.engine.reset()
         self.samples_in = self.samples_out = self.frames = 0
-        self.gates = np.zeros((0, self.gate_count), np.uint8)
+        self.gates = self._no_gates
         self._input = np.zeros(WINDOW - HOP, np.float32)  # what precedes the first frame
         self._overlap = np.zeros(HOP, np.float32)
 
@@ -190,7 +194,8 @@ class Stream:
         chunk = np.asarray(chunk, dtype=np.float32)
         if chunk.ndim != 1:
             raise InputError(f"a chunk of shape {chunk.shape}; a stream takes one channel [samples], make one for each")
-        if not np.isfinite(chunk).all():
+        # The sum of squares is the cheaper test, and says no more often than it should.
+        if not math.isfinite(chunk.dot(chunk)) and not np.isfinite(chunk).all():
             raise InputError("the chunk holds NaN or infinite samples; leave them out or replace them by zero")
         self.samples_in += len(chunk)
         return self._advance(chunk)
@@ -212,21 +217,22 @@ class Stream:
 
     def _advance(self, chunk: np.ndarray) -> np.ndarray:
         samples = np.concatenate((self._input, chunk))
-        outputs, gates = [], []
-        start, ready = 0, (len(samples) - WINDOW) // HOP + 1
-        while ready > 0:
-            frames = min(ready, BLOCK_FRAMES)
-            output, used = self._frames(samples[start : start + (frames - 1) * HOP + WINDOW], frames)
-            start += frames * HOP
-            ready -= frames
-            outputs.append(output)
-            gates.append(used)
-        self._input = samples[start:].copy()  # let go of the chunk it was a part of
-        if len(outputs) == 1:
-            result, self.gates = outputs[0], gates[0]
+        ready = len(samples) // HOP - 1
+        if ready <= 0:
+            self._input = samples
+            result, self.gates = _NO_SAMPLES, self._no_gates
+        elif ready <= BLOCK_FRAMES:
+            self._input = samples[ready * HOP :].copy()  # let go of the chunk it was a part of
+            result, self.gates = self._frames(samples[: (ready + 1) * HOP], ready)
         else:
-            result = np.concatenate([np.zeros(0, np.float32), *outputs])
-            self.gates = np.concatenate([np.zeros((0, self.gate_count), np.uint8), *gates])
+            outputs, gates = [], []
+            for first in range(0, ready, BLOCK_FRAMES):
+                frames = min(ready - first, BLOCK_FRAMES)
+                output, used = self._frames(samples[first * HOP : (first + frames + 1) * HOP], frames)
+                outputs.append(output)
+                gates.append(used)
+            self._input = samples[ready * HOP :].copy()
+            result, self.gates = np.concatenate(outputs), np.concatenate(gates)
         self.samples_out += len(result)
         return result
 
@@ -240,7 +246,7 @@ class Stream:
         is_first = self.frames == 0
         self.frames += frames
         # The first frame's first half lies before the signal.
-        return blocks[1 if is_first else 0 :].reshape(-1), used
+        return (blocks[1:] if is_first else blocks).reshape(-1), used
 
     def _transform(self, samples: np.ndarray, given: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Finished blocks [T, HOP] and gates by way of the engine's spectra."""
@@ -265,6 +271,8 @@ class Stream:
             return rows
         if self.policy == "learned":
             return None
+        if frames == 1:
+            return self._one_row.copy()  # the caller gets to see it
         return np.full((frames, self.gate_count), self.policy == "open", np.uint8)
 
 

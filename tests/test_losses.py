@@ -115,8 +115,8 @@ def test_a_step_down_the_gradient_helps():
 
 def test_activation_weighs_gates_by_their_cost():
     weights = torch.tensor([1.0, 2.0, 5.0])
-    gates = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 1], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]]])
-    torch.testing.assert_close(activation(gates, weights), torch.tensor([(1 / 8 + 7 / 8) / 2, 1.0, 0.0]))
+    gates = torch.tensor([[[1.0, 0, 0], [0, 0, 1]], [[1, 1, 1], [1, 1, 1]], [[0, 0, 0], [0, 0, 0]]])
+    torch.testing.assert_close(activation(gates, weights), torch.tensor([(1 / 8 + 5 / 8) / 2, 1.0, 0.0]))
     torch.testing.assert_close(activation(gates, 7 * weights), activation(gates, weights))
 
 

@@ -154,6 +154,17 @@ def test_open_and_closed_differ():
     assert ((y - z).abs().amax(-1) > 0.01 * y.abs().amax(-1)).all()
 
 
+def test_a_closed_slice_of_channels_stays_zero_for_the_next_layer():
+    gated, seen = network(), {}
+    followers = {gated.encoder_2: gated.encoder_3, gated.decoder_2: gated.decoder_1}
+    for block, follower in followers.items():
+        follower.register_forward_pre_hook(lambda module, args, block=block: seen.update({block: args[0]}))
+    gated.encoder_1.register_forward_hook(lambda module, args, output: (torch.zeros_like(output[0]), output[1]))
+    gated(signal(), torch.zeros(1, 6, K))  # no skip connection hides what the last decoder adds
+    for block in followers:
+        assert not seen[block][..., block.static :].any() and seen[block][..., : block.static].any()
+
+
 @pytest.mark.parametrize("k", range(K), ids=GATES)
 def test_each_gate_opens_the_part_of_its_name(k):
     gated, x = network(), signal()

@@ -1,3 +1,4 @@
+import gc
 import tracemalloc
 
 import numpy as np
@@ -139,9 +140,11 @@ def test_memory_is_flat(random_network, engine):
     for _ in range(3):  # the first round fills caches
         for _ in range(count):
             stream.feed(chunk)
+        gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert held[2] - held[1] < 10 * count
+    # PyTorch's own small objects come and go; ours do not.
+    assert held[2] - held[1] < (1_000 if engine == "kernel" else 30_000)
     assert len(stream._input) == 256
 
 

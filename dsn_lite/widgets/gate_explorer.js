@@ -444,7 +444,7 @@ function render({ model, el }) {
     const p = point.shift === null ? "" : `, probability ${(1 / (1 + Math.exp(-margin))).toFixed(2)}`;
     if (brief) return `${gates[k].name}: ${isOpen ? "open" : "closed"}${p.replace("probability", "p")}`;
     return `${gates[k].name}, frame ${t} (${(t * FRAME).toFixed(2)} s): ${isOpen ? "open" : "closed"}${p}; ` +
-      `open it adds ${gates[k].mmacs.toFixed(1)} MMAC/s`;
+      `when open it adds ${gates[k].mmacs.toFixed(1)} MMAC/s`;
   }
 
   function describe(x, y, brief = false) {

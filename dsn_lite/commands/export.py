@@ -1,0 +1,49 @@
+"""`dsn-lite export`: the network as an ONNX graph of one frame."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write the network as ONNX, one frame a run",
+        description="Write a network as an ONNX graph that takes one frame of the spectrum and its states and skips what "
+        "is closed (`If`). Its metadata say how to feed it.",
+        epilog="examples:\n  dsn-lite export -o mgt-dsn.onnx\n  dsn-lite export --model static -o static.onnx",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the .onnx file to write")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="trained network, .safetensors file, or a preset with random weights (tiny, base, paper; default: mgt-dsn)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command; returns the exit status."""
+    from dsn_lite import registry
+    from dsn_lite.config import PRESETS, Config
+    from dsn_lite.errors import InputError
+    from dsn_lite.model import Network
+
+    try:
+        from dsn_lite import export
+
+        name = args.model or registry.DEFAULT
+        network = Network(Config.preset(name)).eval() if name in PRESETS else registry.load(name)
+        model = export.save(network, args.output)
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise InputError("export needs the package onnx: pip install onnx") from None
+    print(
+        f"{args.output}: {args.output.stat().st_size / 1e3:.0f} kB, opset {export.OPSET}, "
+        f"{export.count_nodes(model)} nodes on an open frame, {export.count_nodes(model, is_open=False)} on a closed one"
+    )
+    return 0
