@@ -74,6 +74,6 @@ def enhance(
         wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
         gates=np.stack(gates) if samples.ndim == 2 else gates[0],
         frame_mmacs=spent if samples.ndim == 2 else spent[0],
-        activation=float((spent.mean() - counted.closed) / span) if span else 1.0,
+        activation=max(0.0, float((spent.mean() - counted.closed) / span)) if span else 1.0,
         mmacs_per_second=float(spent.mean()),
     )

@@ -155,7 +155,7 @@ def recipe(corpus: Corpus, seed: int, index: int, seconds: float, split: str = "
         raise InputError(f"{corpus.path}: no speech with split {split}; give some speakers that split")
     if not noise.groups:  # a folder without noises of its own for validation
         noise = corpus.pool("noise", "train")
-    digest = hashlib.sha256(f"{corpus.hash}|{split}|{seed}|{index}|{seconds!r}".encode()).digest()
+    digest = hashlib.sha256(f"{corpus.hash}|{split}|{seed}|{index}|{float(seconds)!r}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:16], "little"))
     n = round(seconds * SAMPLE_RATE)
 

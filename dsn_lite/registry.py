@@ -70,3 +70,19 @@ def save(network: Network, path: str | os.PathLike, card: dict | None = None) ->
         temporary.write_bytes(serialise(tensors))
     with replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def refuse_card(path: str | os.PathLike) -> None:
+    """Refuse to write results over the card of a network.
+
+    Raises
+    ------
+    InputError
+        Weights of that name lie beside `path`.
+
+    Examples
+    --------
+    >>> refuse_card("results.json")
+    """
+    if Path(path).suffix == ".json" and Path(path).with_suffix(".safetensors").exists():
+        raise InputError(f"{path}: is the card of a network; give the results another name")

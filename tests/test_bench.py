@@ -1,3 +1,5 @@
+"""The bench: what it reports, that it measures what it says, and that its command writes it."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""ONNX: one step graph, equal to the PyTorch network, whose closed branches are not computed."""
+
 import json
 
 import numpy as np

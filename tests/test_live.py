@@ -1,3 +1,5 @@
+"""The live loop: a file through it, a fake sound card, the meter, and the errors of a machine without sound."""
+
 import sys
 import types
 

@@ -161,3 +161,9 @@ def test_a_folder_is_not_weights(tmp_path):
 def test_another_kind_of_file(tmp_path):
     with pytest.raises(InputError, match="give a .safetensors file"):
         registry.load(tmp_path / "model.pt")
+
+
+def test_results_never_replace_a_card(saved, tmp_path):
+    registry.refuse_card(tmp_path / "results.json")
+    with pytest.raises(InputError, match="card of a network"):
+        registry.refuse_card(saved.with_suffix(".json"))

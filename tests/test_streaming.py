@@ -1,3 +1,5 @@
+"""A stream equals the offline result for any chunking, is late by a window at most, and does not grow."""
+
 import gc
 import tracemalloc
 

@@ -18,11 +18,14 @@ import yaml
 from safetensors.torch import load_file
 
 from dsn_lite import clips, noises
-from dsn_lite.corpus import Corpus
+from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.errors import InputError
+from dsn_lite.gates import probability
 from dsn_lite.labels import label_path
+from dsn_lite.losses import activation
 from dsn_lite.manifest import Entry, write_manifest
 from dsn_lite.registry import load
+from dsn_lite.spectral import compress, stft
 from dsn_lite.training import CHECKPOINT, LOG, Trainer, Training
 
 SHORT = {
@@ -153,6 +156,31 @@ def test_guided_target_needs_labels_and_follows_them(data, tmp_path):
     path.unlink()
     assert abs(float(targets.mean()) - 0.5) < 1e-3
     assert (targets.diff() <= 0).all() and targets[0] > targets[-1] + 0.5
+
+
+def test_a_guided_policy_learns_to_hear_quality_first(data, tmp_path):
+    """Two kinds of mixtures, told apart by their SNR: the policy must give the worse ones more, before step 0."""
+    corpus = Corpus.open(data[0], data[1]["DSN_LITE_CACHE"])
+    mixtures = Mixtures(corpus, "train", 4.0, 1)
+    snr = np.array([mixtures.recipe(i).snr_db for i in range(24)])
+    path = label_path(corpus, "train", 4.0, 1)
+    np.save(path, np.interp(snr, [-5, 30], [1, 3.5]).astype(np.float32))
+    plan = {"guided": True, "target": 0.5, "policy_steps": 200}
+    run = trainer(data, tmp_path, items=24, seconds=4.0, gating=plan)
+    path.unlink()
+    weights = {name: value.clone() for name, value in run.network.state_dict().items()}
+    noisy = torch.stack([mixtures[i]["noisy"] for i in range(24)])
+
+    def missed() -> float:
+        logits = run.network.policy(compress(stft(noisy)).abs())[0]
+        return float((activation(probability(logits), run.weights) - run.targets).detach().square().mean())
+
+    before = missed()
+    run.teach_policy()
+    assert missed() < 0.85 * before
+    for name, value in run.network.state_dict().items():
+        assert torch.equal(value, weights[name]) != name.startswith("policy."), name
+        assert torch.equal(value, run.average[name])
 
 
 def test_warm_start_takes_all_but_the_policy(data, tmp_path):

@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.picture:
         figures.check_name(args.picture)
+    if args.json:
+        registry.refuse_card(args.json)
     name = args.model or registry.DEFAULT
     network = Network(Config.preset(name)).eval() if name in PRESETS else registry.load(name)
     if name in PRESETS:

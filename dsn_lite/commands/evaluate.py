@@ -54,10 +54,12 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; 0, or 2 if a file could not be scored (the others were)."""
     from dsn_lite import evaluation
     from dsn_lite.audio import replacing
-    from dsn_lite.registry import load
+    from dsn_lite.registry import load, refuse_card
 
     if args.json and args.json.is_dir():
         raise InputError(f"{args.json}: is a folder; give the name of a file")
+    if args.json:
+        refuse_card(args.json)
     results = evaluation.evaluate(
         evaluation.Identity() if args.model == "noisy" else load(args.model),
         args.pairs,
