@@ -346,10 +346,12 @@ class Trainer:
         training, policy, plan = self.training, self.network.policy, self.training.gating
         dataset = Mixtures(self.corpus, "train", training.seconds, training.seed)
         loader = DataLoader(
-            dataset, batch_size=32, sampler=range(len(self.targets)), num_workers=self.workers, worker_init_fn=_one_thread
-        )
+            dataset, batch_size=32, sampler=range(len(self.targets)), num_workers=self.workers,
+            worker_init_fn=_one_thread,
+        )  # fmt: skip
         with torch.no_grad():
-            pooled = [policy.features(_magnitude(batch["noisy"].to(self.device))) for batch in self._show(loader, "pooling")]
+            waves = (batch["noisy"].to(self.device) for batch in self._show(loader, "pooling"))
+            pooled = [policy.features(_magnitude(wave)) for wave in waves]
         features = torch.cat(pooled)
         optimiser = torch.optim.AdamW(policy.parameters(), betas=(0.9, 0.99))
         generator = torch.Generator().manual_seed(training.seed)

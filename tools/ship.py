@@ -52,6 +52,9 @@ def ship(run: Path, name: str, manifest: Path, note: str) -> None:
     """Copy the weights, complete the card, keep log and curve under results/."""
     network = load(run / "model.safetensors")
     counted = count(network)
+    training = network.card["training"]
+    if training["start_from"]:
+        training["start_from"] = Path(training["start_from"]).name  # no folders of this machine
     card = {
         **network.card, "name": name, "licence": "MIT", "note": note, "data": sources(manifest),
         "counted": {"open": counted.open, "closed": counted.closed, "parameters": counted.parameters},

@@ -13,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 
+from dsn_lite.evaluation import paired_difference
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 RUNS = {
@@ -79,7 +81,7 @@ def by_snr() -> str:
         cells = [f"{values['activation']:.2f}", f"{values['mmacs_per_second']:.1f}"]
         for name, digits in (("pesq", 3), ("si_sdr", 2), ("ovrl", 2)):
             change = values[name] - values["noisy"][name]
-            cells += [f"{values[name]:.{digits}f}", f"{change:+.{digits}f}".replace("-", "−")]
+            cells += [f"{values[name]:.{digits}f}", signed(change, digits)]
         lines.append(f"| {float(snr):g} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -110,7 +112,55 @@ def macs() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"quality": quality, "by_snr": by_snr, "gates": gates, "macs": macs}
+def findings() -> str:
+    """What the tables say, in sentences: gain over the noisy input, and learned gates against their equals in cost."""
+    learned = result("mgt-dsn")
+    noisy, full = learned["noisy"], result("mgt-dsn-open")["mmacs_per_second"]
+    share = learned["mmacs_per_second"] / full
+    rank = learned["spearman"]
+    lines = [
+        f"- Over the noisy input: PESQ {signed(learned['pesq'] - noisy['pesq'], 3)}, SI-SDR "
+        f"{signed(learned['si_sdr'] - noisy['si_sdr'], 2)} dB, OVRL {signed(learned['ovrl'] - noisy['ovrl'], 2)}, at "
+        f"{share:.0%} of the MACs of everything open.",
+        "- Activation falls as the input gets better: rank correlation "
+        f"{signed(rank['activation_snr_db'], 2)} with the SNR, {signed(rank['activation_noisy_ovrl'], 2)} with the OVRL of the input.",
+    ]
+    for name, label in (
+        ("open", "everything open"), ("closed", "everything closed"), ("random", "random gates"),
+        ("frozen", "the best frozen pattern"), ("snr", "the SNR oracle"),
+    ):  # fmt: skip
+        rows = result(f"mgt-dsn-{name}")["per_file"]
+        parts = []
+        for key, title, digits in (("pesq", "PESQ", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3)):
+            found = paired_difference(rows, learned["per_file"], key)
+            low, high = found["difference_ci"]
+            verdict = "" if low > 0 or high < 0 else " (undecided)"
+            parts.append(
+                f"{title} {signed(found['difference'], digits)} [{signed(low, digits)}, {signed(high, digits)}]{verdict}"
+            )
+        lines.append(f"- Learned gates minus {label}, paired over files, 95 % interval: {'; '.join(parts)}.")
+    return "\n".join(lines)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, a true minus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def throughput() -> str:
+    """How fast training is, on the machine that trained the shipped weights."""
+    values = json.loads((RESULTS / "throughput.json").read_text())
+    static, gated = values["static"], values["gated"]
+    return (
+        f"On one thread, with the mixtures made by a second process, `base` sees {static['audio_seconds_per_second']:.0f} "
+        f"seconds of audio a second as a static network ({static['steps_per_second']:.2f} steps of 8 times 4 s) and "
+        f"{gated['audio_seconds_per_second']:.0f} with gates."
+    )
+
+
+TABLES = {
+    "findings": findings, "throughput": throughput, "quality": quality, "by_snr": by_snr, "gates": gates, "macs": macs,
+}  # fmt: skip
 
 
 def written(text: str) -> str:
