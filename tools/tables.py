@@ -122,8 +122,8 @@ def findings() -> str:
         f"- Over the noisy input: PESQ {signed(learned['pesq'] - noisy['pesq'], 3)}, SI-SDR "
         f"{signed(learned['si_sdr'] - noisy['si_sdr'], 2)} dB, OVRL {signed(learned['ovrl'] - noisy['ovrl'], 2)}, at "
         f"{share:.0%} of the MACs of everything open.",
-        "- Activation falls as the input gets better: rank correlation "
-        f"{signed(rank['activation_snr_db'], 2)} with the SNR, {signed(rank['activation_noisy_ovrl'], 2)} with the OVRL of the input.",
+        f"- Activation falls as the input gets better: rank correlation {signed(rank['activation_snr_db'], 2)} with the "
+        f"SNR, {signed(rank['activation_noisy_ovrl'], 2)} with the OVRL of the input.",
     ]
     for name, label in (
         ("open", "everything open"), ("closed", "everything closed"), ("random", "random gates"),
