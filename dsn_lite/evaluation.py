@@ -660,7 +660,7 @@ def _gate_statistics(names: Sequence[str], results: Sequence[_Decided]) -> dict[
     frames = np.array([result.frames for result in results])
     rates = np.stack([result.rates for result in results])  # [N, K]
     weights = frames / frames.sum()
-    overall = weights @ rates
+    overall = np.clip(weights @ rates, 0, 1)  # rounding can leave the range
     columns = {
         "rate": rates.mean(axis=0),
         "std_frames": np.sqrt(overall * (1 - overall)),
