@@ -30,13 +30,15 @@ def run(args: argparse.Namespace) -> int:
 
     from dsn_lite import macs, registry
     from dsn_lite.config import PRESETS, Config
+    from dsn_lite.provenance import provenance
 
     counts = {
         name: macs.count(Config.preset(name) if name in PRESETS else registry.load(name))
         for name in args.model or PRESETS
     }
     if args.json:
-        print(json.dumps({name: counted.to_json() for name, counted in counts.items()}, indent=1))
+        made = provenance(('torch',))
+        print(json.dumps({name: {**counted.to_json(), **made} for name, counted in counts.items()}, indent=1))
     else:
         print("\n\n".join(f"{name}\n{counted.table()}" for name, counted in counts.items()))
         print(f"\n{next(iter(counts.values())).to_json()['rule']}")
