@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,8 @@ README = ROOT / "README.md"
 
 def test_tables_are_those_of_the_results():
     check = [sys.executable, ROOT / "tools" / "tables.py", "--check"]
-    assert subprocess.run(check).returncode == 0, "run `python tools/tables.py`"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(check, env=environment).returncode == 0, "run `python tools/tables.py`"
 
 
 def test_a_changed_number_is_noticed(monkeypatch):
