@@ -20,7 +20,7 @@ class SpeechLoss:
     For each window length, with ``|S|^c`` the compressed magnitude of the clean and ``|Y|^c`` of the enhanced signal:
     ``magnitude * mean((|Y|^c - |S|^c)^2) + complex * mean(|Y^c - S^c|^2)``, averaged over the window lengths (weights and
     lengths after FTF-Net, arXiv 2505.21057), plus ``waveform`` times the error-to-speech ratio in bel. Without the last
-    term clips that are nearly clean get worse (measured; see the design notes in the book).
+    term clips that are nearly clean get worse.
 
     Examples
     --------

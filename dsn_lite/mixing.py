@@ -47,10 +47,9 @@ def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """Make the mixture of a recipe.
 
     The target is the speech as it sounds in its room: noise is what has to go. A network that is asked to take
-    late reverberation away as well does so with every recording, clean ones included, whose reference has it:
-    at 25 dB that cost 8 dB of SI-SDR (measured). The direct path is sample 0 of each response, so target and
-    mixture are aligned. The SNR is that of the direct path and the early reflections (to 30 ms, faded out until
-    50 ms).
+    late reverberation away as well does so with every recording, clean ones included, whose reference has it.
+    The direct path is sample 0 of each response, so target and mixture are aligned. The SNR is that of the
+    direct path and the early reflections (to 30 ms, faded out until 50 ms).
 
     Returns
     -------

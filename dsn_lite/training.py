@@ -62,9 +62,7 @@ class Gating:
     trained are the gates that evaluation takes. Without it a policy can meet its target by tossing coins: undecided logits
     with noise open half of the frames, and without noise all or none."""
     weight: float = 3.0
-    """Weight of the activation loss. Before the policy chooses, it learns to meet the target in expectation. At a weight of
-    0.3 the gradient of the speech loss, noisy as that of sampled gates is, undid within 300 steps what the policy had
-    learnt, and the gates became constant (measured)."""
+    """Weight of the activation loss. Before the policy chooses, it learns to meet the target in expectation."""
     usage_weight: float = 1.0
     """Weight of the penalty on gates that are constant over the batch."""
     target: float = 0.45
