@@ -67,8 +67,6 @@ class Watched:
         self.page.on("console", self._listen)
         self.page.on("request", self._watch)
         self.page.goto(url)
-        self.page.wait_for_selector("main", state="attached")  # index.html only sends on to the introduction
-        self.page.wait_for_load_state()
 
     def _listen(self, message) -> None:
         if message.type in ("error", "warning"):

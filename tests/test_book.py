@@ -23,7 +23,12 @@ matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = Path(os.environ.get("DSN_LITE_BOOK", ROOT / "_build" / "html")).resolve()
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-PAGES = sorted(path for path in BOOK.rglob("*.html") if not {"_static", "_sources"} & set(path.relative_to(BOOK).parts))
+PAGES = sorted(
+    path
+    for path in BOOK.rglob("*.html")
+    if not {"_static", "_sources"} & set(path.relative_to(BOOK).parts)
+    and path != BOOK / "index.html"  # it only sends on to the introduction
+)
 KNOWN = ("Identifier 'THEBE_JS_URL' has already been declared",)  # sphinx-thebe is emitted twice; harmless
 MEGABYTES = 4
 
