@@ -36,7 +36,7 @@ __all__ = [
     "write_manifest",
 ]
 
-RULES = 1  # raise when the drawing or the mixing changes: labels cached before must not be taken for these
+RULES = 2  # raise when the drawing or the mixing changes: labels cached before must not be taken for these
 
 
 class Corpus:
