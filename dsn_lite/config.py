@@ -29,7 +29,8 @@ class Config:
     hidden : hidden units of each fully connected pair.
     groups, group_width : groups of the GRU, state size of one group.
     policy_bands, policy_width : pooled bands and GRU state of the policy.
-    share : dynamic share of each width (0.5: half of the heads, groups, channels and hidden units).
+    share : dynamic share of each width (0.5: half of the heads, channels and hidden units).
+    group_share : dynamic share of the GRU's groups, the costliest part and the one that remembers for itself.
     parts : "gated", a policy opens and closes the dynamic parts (the DSN); "always", they always run and there is no
         policy (the static network); "absent", they are left out (the static-only network).
 
@@ -48,13 +49,16 @@ class Config:
     policy_bands: int
     policy_width: int
     share: float = 0.5
+    group_share: float = 0.75
     parts: Parts = "gated"
 
     def __post_init__(self) -> None:
         if self.parts not in ("gated", "always", "absent"):
             raise InputError(f"parts is {self.parts!r}; choose gated, always or absent")
-        if not isinstance(self.share, float) or not 0 < self.share < 1:
-            raise InputError(f"share is {self.share!r}; it must lie between 0 and 1, both excluded")
+        for name in ("share", "group_share"):
+            share = getattr(self, name)
+            if not isinstance(share, float) or not 0 < share < 1:
+                raise InputError(f"{name} is {share!r}; it must lie between 0 and 1, both excluded")
         if not isinstance(self.channels, tuple) or len(self.channels) != 3:
             raise InputError(f"channels is {self.channels!r}; give three widths, one for each encoder convolution")
         for name, least in _LEAST.items():
@@ -81,7 +85,7 @@ class Config:
             raise InputError(f"unknown network option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         if isinstance(values.get("channels"), list):
             values["channels"] = tuple(values["channels"])
-        if base is None and (missing := sorted(known - set(values) - {"share", "parts"})):
+        if base is None and (missing := sorted(known - set(values) - {"share", "group_share", "parts"})):
             raise InputError(f"network option {', '.join(missing)} is missing; give it or a preset")
         return replace(base, **values) if base else Config(**values)
 
@@ -111,9 +115,9 @@ class Config:
             group_width=scale(self.group_width),
         )
 
-    def dynamic(self, width: int) -> int:
-        """Dynamic part of `width`."""
-        return min(width - 1, max(1, round(width * self.share)))
+    def dynamic(self, width: int, share: float | None = None) -> int:
+        """Dynamic part of `width`; `share` in place of the usual one."""
+        return min(width - 1, max(1, round(width * (self.share if share is None else share))))
 
 
 PRESETS = {
@@ -123,7 +127,7 @@ PRESETS = {
     ),
     "base": Config(
         channels=(16, 24, 32), heads=4, head_width=8, hidden=48, groups=4, group_width=16,
-        policy_bands=32, policy_width=64,
+        policy_bands=32, policy_width=48,
     ),
     "paper": Config(
         channels=(32, 48, 64), heads=4, head_width=16, hidden=96, groups=4, group_width=24,

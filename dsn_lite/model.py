@@ -100,9 +100,9 @@ class Network(nn.Module):
         """Names of the K gates; empty for a static network."""
         return list(GATES) if self.config.parts == "gated" else []
 
-    def _split(self, width: int, *, keep_shape: bool = True) -> dict[str, int]:
+    def _split(self, width: int, *, keep_shape: bool = True, share: float | None = None) -> dict[str, int]:
         """Static, dynamic and absent part of a width, as keyword arguments of a block."""
-        dynamic = self.config.dynamic(width)
+        dynamic = self.config.dynamic(width, share)
         if self.config.parts == "absent":
             return {"static": width - dynamic, **({"absent": dynamic} if keep_shape else {})}
         return {"static": width - dynamic, "dynamic": dynamic}
@@ -256,7 +256,9 @@ class TimeBlock(nn.Module):
         super().__init__()
         config, channels = network.config, network.config.channels[2]
         self.gru = DynamicGRU(
-            channels, group_width=config.group_width, **network._split(config.groups, keep_shape=False)
+            channels,
+            group_width=config.group_width,
+            **network._split(config.groups, keep_shape=False, share=config.group_share),
         )
         self.feed_forward = DynamicFeedForward(channels, **network._split(config.hidden, keep_shape=False))
 
