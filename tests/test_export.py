@@ -30,8 +30,9 @@ def assert_equal(engine, network, frames, gates):
     assert np.abs(output - expected).max() < 1e-5 * max(1.0, np.abs(expected).max())
 
 
-def test_a_minute_on_random_gates(random_network):
-    network = random_network("tiny")
+@pytest.mark.parametrize("preset", ["tiny", "base"])
+def test_a_minute_on_random_gates(random_network, preset):
+    network = random_network(preset)
     gates = np.random.default_rng(0).integers(0, 2, (3750, 10)).astype(np.uint8)
     assert_equal(OnnxEngine(network), network, spectrum(3750), gates)
 
@@ -104,6 +105,16 @@ def test_command_writes_a_graph_that_says_how_to_feed_it(random_network, tmp_pat
     }
     assert "MAC" in properties["counting"]
     assert_equal(engine, network, spectrum(20), None)
+
+
+@pytest.mark.parametrize("path", sorted(registry.WEIGHTS.glob("*.onnx")), ids=lambda path: path.stem)
+def test_shipped_graph_is_that_of_the_shipped_weights(path):
+    assert_equal(OnnxEngine(path), registry.load(path.stem), spectrum(100), None)
+
+
+def test_the_default_network_ships_as_a_graph():
+    path = registry.WEIGHTS / f"{registry.DEFAULT}.onnx"
+    assert path.stat().st_size < 1e6
 
 
 def test_stream_over_onnx(random_network):

@@ -1,6 +1,6 @@
 """Put the weights of a finished run into the package, with a card that says where they come from and what they score.
 
-    python tools/ship.py runs/mgt-dsn mgt-dsn --data manifest.csv     weights and card into dsn_lite/weights/
+    python tools/ship.py runs/mgt-dsn mgt-dsn --data manifest.csv     weights, card, graph into dsn_lite/weights/
     python tools/ship.py --figures                                    figures of results/test-NAME.json into the cards
 """
 
@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from dsn_lite import export
 from dsn_lite.macs import count
 from dsn_lite.manifest import read_manifest
 from dsn_lite.provenance import commit
@@ -61,6 +62,7 @@ def ship(run: Path, name: str, manifest: Path, note: str) -> None:
         "commit": commit(),
     }  # fmt: skip
     save(network, WEIGHTS / f"{name}.safetensors", card)
+    export.save(load(WEIGHTS / f"{name}.safetensors"), WEIGHTS / f"{name}.onnx")
     shutil.copyfile(run / "log.jsonl", RESULTS / f"training-{name}.jsonl")
     shutil.copyfile(run / "curve.png", RESULTS / f"training-{name}.png")
 
