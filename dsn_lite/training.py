@@ -496,6 +496,7 @@ class Trainer:
         network = self.averaged()
         card = {
             "training": self.training.to_dict(),
+            "loss": asdict(self.loss),
             "corpus": self.corpus.hash,
             "steps": self.step,
             "hours_of_mixtures": round(self.step * self.training.batch * self.training.seconds / 3600, 1),
