@@ -407,6 +407,27 @@ def test_gates_of_another_network_are_refused():
         network()(signal(), torch.ones(1, 6, 9))
 
 
+# ---- soften
+
+
+@given(share=st.floats(0, 1))
+@settings(max_examples=10, deadline=None)
+def test_softening_blends_the_mask_with_one(share):
+    made, x = network(), signal(1, 12)
+    compressed = torch.view_as_real(compress(x))
+    gates = torch.randint(0, 2, (1, 12, 10)).float()
+    before, *_ = made._mask(compressed, gates, made.initial_state(1))
+    made.soften(share)
+    after, *_ = made._mask(compressed, gates, made.initial_state(1))
+    assert torch.allclose(after, (1 - share) * before + share * torch.tensor([1.0, 0.0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(InputError, match="share"):
+        network().soften(share)
+
+
 # ---- budget
 
 

@@ -49,15 +49,17 @@ def sources(manifest: Path) -> list[dict]:
     ]
 
 
-def ship(run: Path, name: str, manifest: Path, note: str) -> None:
+def ship(run: Path, name: str, manifest: Path, note: str, soften: float) -> None:
     """Copy the weights, complete the card, keep log and curve under results/."""
     network = load(run / "model.safetensors")
+    network.soften(soften)
     counted = count(network)
     training = network.card["training"]
     if training["start_from"]:
         training["start_from"] = Path(training["start_from"]).name  # no folders of this machine
     card = {
-        **network.card, "name": name, "licence": "MIT", "note": note, "data": sources(manifest),
+        **network.card, "name": name, "licence": "MIT", "note": note, "softened": soften,
+        "data": sources(manifest),
         "counted": {"open": counted.open, "closed": counted.closed, "parameters": counted.parameters},
         "commit": commit(),
     }  # fmt: skip
@@ -88,12 +90,13 @@ def main() -> int:
     parser.add_argument("name", nargs="?")
     parser.add_argument("--data", type=Path, metavar="MANIFEST")
     parser.add_argument("--note", default="", help="one sentence for the card")
+    parser.add_argument("--soften", type=float, default=0.0, metavar="SHARE", help="see Network.soften and tools/soften.py")
     parser.add_argument("--figures", action="store_true")
     args = parser.parse_args()
     if args.figures:
         add_figures()
     elif args.run and args.name and args.data:
-        ship(args.run, args.name, args.data, args.note)
+        ship(args.run, args.name, args.data, args.note, args.soften)
     else:
         parser.error("give RUN NAME --data MANIFEST, or --figures")
     return 0
