@@ -34,7 +34,7 @@ class SpeechLoss:
     exponent: float = 0.3
     magnitude: float = 0.7
     complex: float = 0.3
-    waveform: float = 0.01
+    waveform: float = 0.03
     best_ratio: float = 1e-4
     """Error-to-speech power ratio below which the waveform term no longer rewards (1e-4: 40 dB)."""
 

@@ -98,6 +98,7 @@ class Training:
     start_from: str | None = None
     """Weights to start from: a name or a .safetensors file."""
     gating: Gating = field(default_factory=Gating)
+    loss: SpeechLoss = field(default_factory=SpeechLoss)
     valid_items: int = 48
     valid_every: int = 250
     save_every: int = 100
@@ -132,13 +133,15 @@ class Training:
         for name in ("mix_before", "mix_after"):
             if name in gate_values:
                 gate_values[name] = Mix(**gate_values[name])
-        if "temperature" in gate_values:
-            gate_values["temperature"] = tuple(gate_values["temperature"])
-        for given, kind in ((values, Training), (gate_values, Gating)):
+        loss_values = dict(values.pop("loss", {}))
+        for given, name in ((gate_values, "temperature"), (gate_values, "noise_fades"), (loss_values, "windows")):
+            if name in given:
+                given[name] = tuple(given[name])
+        for given, kind in ((values, Training), (gate_values, Gating), (loss_values, SpeechLoss)):
             known = {item.name for item in fields(kind)}
             if unknown := sorted(set(given) - known):
                 raise InputError(f"{source}: unknown option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        return Training(**values, gating=Gating(**gate_values))
+        return Training(**values, gating=Gating(**gate_values), loss=SpeechLoss(**loss_values))
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -192,7 +195,7 @@ class Trainer:
         if policy:
             groups.append({"params": policy, "multiple": training.gating.policy_rate})
         self.optimiser = torch.optim.AdamW(groups, lr=training.rate, betas=(0.9, 0.99), weight_decay=training.decay)
-        self.loss = SpeechLoss()
+        self.loss = training.loss
         self.counted = count(self.network)
         self.weights = torch.as_tensor(self.counted.gate_macs, dtype=torch.float32, device=self.device)
         self.is_gated = training.network.parts == "gated"
@@ -496,7 +499,6 @@ class Trainer:
         network = self.averaged()
         card = {
             "training": self.training.to_dict(),
-            "loss": asdict(self.loss),
             "corpus": self.corpus.hash,
             "steps": self.step,
             "hours_of_mixtures": round(self.step * self.training.batch * self.training.seconds / 3600, 1),

@@ -22,7 +22,7 @@ from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.errors import InputError
 from dsn_lite.gates import probability
 from dsn_lite.labels import label_path
-from dsn_lite.losses import activation
+from dsn_lite.losses import SpeechLoss, activation
 from dsn_lite.manifest import Entry, write_manifest
 from dsn_lite.registry import load
 from dsn_lite.spectral import compress, stft
@@ -93,6 +93,14 @@ def test_killed_and_resumed_equals_uninterrupted(data, tmp_path):
             assert torch.equal(value, found[key]), f"{name}: {key}"
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / LOG).read_text().splitlines()]
     assert steps == [7, 14]
+
+
+def test_the_weights_of_the_loss_are_options(data, tmp_path):
+    made = trainer(data, tmp_path, loss={"waveform": 0.01, "windows": [512]})
+    assert made.loss == SpeechLoss(waveform=0.01, windows=(512,))
+    assert Training.from_dict(json.loads(json.dumps(made.training.to_dict()))) == made.training
+    with pytest.raises(InputError, match="unknown option wave"):
+        Training.from_dict({**SHORT, "loss": {"wave": 0.01}})
 
 
 def test_two_processes_equal_one(data, tmp_path):
