@@ -1,7 +1,9 @@
 """What several tests need."""
 
+import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,3 +91,28 @@ def watch(browser):
     yield open_page
     for watched in opened:
         watched.context.close()
+
+
+@pytest.fixture(scope="session")
+def write_page():
+    """Writer of a page (path, *widgets) with nothing but their state, their views and the loader of the book."""
+
+    def write(path: Path, *widgets) -> Path:
+        from ipywidgets.embed import embed_data
+
+        data = embed_data(views=list(widgets), drop_defaults=False)
+        state = json.dumps(data["manager_state"]).replace("</", "<\\/")
+        views = "".join(
+            f'<script type="application/vnd.jupyter.widget-view+json">{json.dumps(view)}</script>'
+            for view in data["view_specs"]
+        )
+        loader = (Path(__file__).parent.parent / "book" / "assets" / "widget-loader.js").read_text()
+        path.write_text(
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>page</title>'
+            '<meta name="viewport" content="width=device-width">'
+            f'<script type="application/vnd.jupyter.widget-state+json">{state}</script>'
+            f"<script>{loader}</script></head><body>{views}</body></html>"
+        )
+        return path
+
+    return write

@@ -222,3 +222,24 @@ def test_gate_explorer_on_its_page(over, watch, server):
     page.wait_for_selector(".dsn-gates[data-state=ready][data-playing=true]")
     page.click(".dsn-play")
     assert watched.outside == [] and complaints(watched) == []
+
+
+@pytest.mark.skipif(not (BOOK / "book" / "08-gate.html").exists(), reason=f"no built page in {BOOK}; run make book")
+@pytest.mark.parametrize("over", ["file", "http"])
+def test_gumbel_playground_on_its_page(over, watch, server):
+    path = "book/08-gate.html"
+    watched = watch((BOOK / path).as_uri() if over == "file" else f"{server}/{path}")
+    page = watched.page
+    page.wait_for_selector(".dsn-gumbel[data-draws='100']")
+    drawn = lambda: page.locator(".dsn-panels").inner_html()
+    opened = lambda: float(page.get_attribute(".dsn-meter", "aria-valuenow"))
+    before, share = drawn(), opened()
+    page.get_by_role("slider", name="temperature").press("ArrowRight")
+    assert drawn() != before and opened() == share  # other soft values, the same decisions
+    page.get_by_role("slider", name="logit difference").press("End")
+    assert opened() > share
+    page.get_by_role("button", name="draw 100").click()
+    assert page.get_attribute(".dsn-gumbel", "data-draws") == "200"
+    page.get_by_label("Gumbel noise").uncheck()
+    assert opened() == 100
+    assert watched.outside == [] and complaints(watched) == []

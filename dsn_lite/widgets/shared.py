@@ -1,0 +1,90 @@
+"""What several widgets need: one front end put together from several files, a picture for print, sounds in few bytes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+
+from dsn_lite.spectral import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+try:
+    import anywidget
+except ImportError as error:  # pragma: no cover
+    raise ImportError("widgets need anywidget; install it with: pip install 'dsn-lite[book]'") from error
+
+PEAK = 0.95
+"""Loudest sample of all sounds of one widget; they share one gain, so that their levels can be compared."""
+
+
+def front_end(name: str) -> str:
+    """Text of a front-end file (``mixer.js``), with the file that all share (``shared.js``) before it.
+
+    A widget must be one self-contained module, so they are joined here and not by an import.
+
+    Examples
+    --------
+    >>> "export default" in front_end("mixer.js")
+    True
+    """
+    folder = Path(__file__).parent
+    return "\n".join((folder / file).read_text(encoding="utf-8") for file in (f"shared{Path(name).suffix}", name))
+
+
+class Widget(anywidget.AnyWidget):
+    """An anywidget that also shows a picture where no widget can be shown: print, LaTeX, code hosting pages."""
+
+    def figure(self) -> Figure:
+        """The picture for print, a matplotlib figure."""
+        raise NotImplementedError
+
+    def picture(self) -> bytes:
+        """PNG of :meth:`figure`."""
+        file = io.BytesIO()
+        self.figure().savefig(file, format="png", dpi=100)
+        return file.getvalue()
+
+    def _repr_mimebundle_(self, **kwargs):
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data["image/png"] = base64.b64encode(self.picture()).decode()
+        data["text/plain"] = repr(self)
+        return data, metadata
+
+
+class Pack:
+    """Binary parts of a widget, one after the other; each is found again by its [offset, length].
+
+    Examples
+    --------
+    >>> pack = Pack()
+    >>> pack.add(b"one"), pack.add(b"two!"), bytes(pack.data)
+    ([0, 3], [3, 4], b'onetwo!')
+    """
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def add(self, part: bytes) -> list[int]:
+        """Append bytes."""
+        self.data += part
+        return [len(self.data) - len(part), len(part)]
+
+    def bits(self, values: np.ndarray) -> list[int]:
+        """Append zeros and ones, eight in a byte, the first in the lowest bit."""
+        return self.add(np.packbits(values.astype(bool), bitorder="little").tobytes())
+
+    def sound(self, wave: np.ndarray, gain: float = 1.0, bits: int = 13) -> list[int]:
+        """Append samples at 16 kHz as FLAC of `bits` bits; the lowest of 16 are rounded away, which saves weight."""
+        step = 2 ** (16 - bits)  # FLAC leaves out bits that are always zero
+        scaled = np.asarray(wave, dtype=np.float64) * (gain * 32767 / step)
+        samples = np.clip(np.round(scaled) * step, -32768, 32767).astype(np.int16)
+        file = io.BytesIO()
+        soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        return self.add(file.getvalue())
