@@ -217,7 +217,8 @@ function render({ model, el }) {
     h("p", {}, ...[["space", " plays and pauses; "], ["1", "\u2013"], ["5", " choose what is heard; on the picture, "],
       ["\u2190", " "], ["\u2192", " move by a frame, with "], ["shift", " by a quarter of a second, "], ["\u2191", " "],
       ["\u2193", " choose a gate, "], ["home", " and "], ["end", " jump."]].flatMap(([k, t]) => [h("kbd", {}, k), t])));
-  const root = h("section", { class: "dsn-gates", "aria-label": `Gate explorer: ${model.get("title")}`, onkeydown: key },
+  const root = h("section", { class: "dsn-gates", "aria-label": `Gate explorer: ${model.get("title")}`, onkeydown: key,
+    "data-lm-suppress-shortcuts": "true" }, // in JupyterLab 1 to 6 would turn the cell into a heading
     h("div", { class: "dsn-bar" }, playButton, h("label", { class: "dsn-repeat" }, repeat, "repeat"),
       h("label", { class: "dsn-clip", hidden: clips.length < 2 }, "clip", clipList),
       h("label", { hidden: snrs.length < 2 }, "SNR", snrList)),
