@@ -1,0 +1,352 @@
+"""Block viewer: the weights of one dynamic block, which of them a frame reads, and what that costs.
+
+The weights are those of a real network and the costs those of :mod:`dsn_lite.macs`, packed in Python and shown by
+`block_viewer.js`, where gates are flipped by hand; no kernel is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+import traitlets
+from torch import Tensor
+
+from dsn_lite.blocks import DynamicAttention, DynamicConv, DynamicConvTranspose, DynamicFeedForward, DynamicGRU
+from dsn_lite.errors import InputError
+from dsn_lite.macs import count
+from dsn_lite.model import Network
+from dsn_lite.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
+from dsn_lite.widgets.shared import Pack, Widget, front_end
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Axis = Literal["rows", "columns"]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix of a block, with its bias."""
+
+    name: str
+    rows: str
+    """What a row stands for."""
+    columns: str
+    weight: np.ndarray
+    """[R, S]"""
+    slice_axis: Axis
+    """Whether the gate owns rows or columns."""
+    dynamic: np.ndarray
+    """bool [R] or [S]: which rows or columns are read only where the gate is open."""
+    bias: np.ndarray
+    """One number for each output; a divisor of R or S long."""
+    bias_axis: Axis
+    """Whether the outputs are the rows or the columns; the bias has a gate where this is the axis of the slice."""
+
+    def read(self, is_open: bool) -> np.ndarray:
+        """Which weights [R, S] are read on a frame.
+
+        Examples
+        --------
+        >>> weight, dynamic = np.zeros((2, 3)), np.array([False, True])
+        >>> up = Matrix("up", "units", "channels", weight, "rows", dynamic, np.zeros(2), "rows")
+        >>> up.read(True).sum(), up.read(False).sum()
+        (np.int64(6), np.int64(3))
+        """
+        lines = np.ones_like(self.dynamic) if is_open else ~self.dynamic
+        across = lines[:, None] if self.slice_axis == "rows" else lines[None]
+        return np.broadcast_to(across, self.weight.shape)
+
+    def bias_read(self, is_open: bool) -> np.ndarray:
+        """Which numbers of the bias are read on a frame."""
+        if is_open or self.bias_axis != self.slice_axis:
+            return np.ones(len(self.bias), bool)
+        return ~self.dynamic.reshape(len(self.bias), -1).any(1)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A dynamic block of a network: its matrices and its cost."""
+
+    name: str
+    gate: str
+    """Name of its gate."""
+    note: str
+    """What closing means here."""
+    matrices: tuple[Matrix, ...]
+    static: int
+    """MACs of every frame, from :func:`dsn_lite.macs.count`."""
+    dynamic: int
+    """MACs that an open gate adds."""
+    products: tuple[int, int]
+    """Those of the two that need no weight: scores and mixing of attention, static and dynamic."""
+    uses: int
+    """How often a frame uses each weight: once in each band."""
+
+
+def take_apart(name: str, gate: str, block: torch.nn.Module, note: str, network: Network) -> Block:
+    """The matrices of one block of a network, and its MACs.
+
+    Parameters
+    ----------
+    name, note : words for a reader
+    gate : name of the gate of the block, one of `network.gate_names`
+    block : Module, one of the five of :mod:`dsn_lite.blocks`
+
+    Examples
+    --------
+    >>> from dsn_lite.config import Config
+    >>> network = Network(Config.preset("tiny"))
+    >>> block = take_apart("pair", "time hidden", network.time.feed_forward, "", network)
+    >>> [matrix.name for matrix in block.matrices], block.static == block.dynamic
+    (['up', 'down'], True)
+    """
+    layer = {layer.gate: layer for layer in count(network).layers}[gate]
+    matrices = tuple(_matrices(block))
+    products = (0, 0)
+    if isinstance(block, DynamicAttention):  # two products of [F, head_width] with [head_width, F] or [F, F], a head
+        head = 2 * network.bands**2 * block.head_width
+        products = head * block.static, head * block.dynamic
+    read = sum(int(matrix.read(False).sum()) for matrix in matrices)
+    uses = (layer.static - products[0]) // read
+    return Block(name, gate, note, matrices, layer.static, layer.dynamic, products, uses)
+
+
+def blocks_of(network: Network) -> list[Block]:
+    """One block of each kind of a network, as the viewer shows them.
+
+    Examples
+    --------
+    >>> from dsn_lite.config import Config
+    >>> [block.gate for block in blocks_of(Network(Config.preset("tiny")))]
+    ['time hidden', 'encoder 2', 'decoder 3', 'time groups', 'frequency 1 heads']
+    """
+    if not network.gate_names:
+        raise InputError(f"{network.name} is static and has no gates to open; take a dynamic network")
+    return [
+        take_apart(
+            "fully connected", "time hidden", network.time.feed_forward,
+            "A closed slice of hidden units: its rows of the first matrix and its columns of the second are left out.",
+            network,
+        ),
+        take_apart(
+            "convolution", "encoder 2", network.encoder_2,
+            "A closed slice of output channels: its rows are left out, and these channels are zero.",
+            network,
+        ),
+        take_apart(
+            "transposed convolution", "decoder 3", network.decoder_3,
+            "A closed slice of output channels: they lie along the columns here, and are zero.",
+            network,
+        ),
+        take_apart(
+            "grouped GRU", "time groups", network.time.gru,
+            "Closed groups add nothing and hold their state until the gate opens again.",
+            network,
+        ),
+        take_apart(
+            "attention heads", "frequency 1 heads", network.frequency_1.attention,
+            "A closed head is a missing summand: its queries, keys and values are not computed, nor its products of one "
+            "band with another, which need no weights.",
+            network,
+        ),
+    ]  # fmt: skip
+
+
+def _matrices(block: torch.nn.Module) -> list[Matrix]:
+    def array(tensor: Tensor) -> np.ndarray:
+        return tensor.detach().numpy().astype(np.float64)
+
+    def behind(static: int, dynamic: int, each: int = 1) -> np.ndarray:
+        return np.repeat(np.arange(static + dynamic) >= static, each)
+
+    static, dynamic = block.static, block.dynamic
+    if isinstance(block, DynamicFeedForward):
+        units = behind(static, dynamic)
+        up, down = block.up, block.down
+        return [
+            Matrix("up", "hidden units", "channels", array(up.weight), "rows", units, array(up.bias), "rows"),
+            Matrix("down", "channels", "hidden units", array(down.weight), "columns", units, array(down.bias), "rows"),
+        ]
+    if isinstance(block, DynamicConv):
+        weight, bias = array(block.conv.weight.flatten(1)), array(block.conv.bias)
+        channels = behind(static, dynamic)
+        return [Matrix("kernel", "output channels", "inputs and taps", weight, "rows", channels, bias, "rows")]
+    if isinstance(block, DynamicConvTranspose):
+        weight, bias = array(block.conv.weight.flatten(1)), array(block.conv.bias)
+        channels = behind(static, dynamic, block.kernel)
+        return [Matrix("kernel", "inputs", "output channels and taps", weight, "columns", channels, bias, "columns")]
+    if isinstance(block, DynamicGRU):
+        width, groups = block.group_width, block.groups
+        three = behind(static, dynamic, 3 * width)
+        return [
+            Matrix(
+                "input", "groups of three gates", "channels", array(torch.cat([g.weight_ih_l0 for g in groups])),
+                "rows", three, array(torch.cat([g.bias_ih_l0 for g in groups])), "rows",
+            ),
+            Matrix(
+                "recurrent", "groups of three gates", "own state", array(torch.cat([g.weight_hh_l0 for g in groups])),
+                "rows", three, array(torch.cat([g.bias_hh_l0 for g in groups])), "rows",
+            ),
+            Matrix(
+                "out", "channels", "states of the groups", array(block.out.weight),
+                "columns", behind(static, dynamic, width), array(block.out.bias), "rows",
+            ),
+        ]  # fmt: skip
+    if isinstance(block, DynamicAttention):
+        heads = behind(static, dynamic, block.head_width)
+        first, out = block.query_key_value, block.out
+        return [
+            Matrix(
+                "query, key, value", "heads, three times", "channels", array(first.weight),
+                "rows", np.tile(heads, 3), array(first.bias), "rows",
+            ),
+            Matrix("out", "channels", "heads", array(out.weight), "columns", heads, array(out.bias), "rows"),
+        ]  # fmt: skip
+    raise InputError(f"{type(block).__name__} is not a block with a gate; take one of dsn_lite.blocks")
+
+
+def most_divided(gates: np.ndarray, frames: int) -> int:
+    """First frame of the stretch of `frames` in which most of the gates [T, K] are both open and closed.
+
+    Each gate counts by its rarer state, up to a quarter of the frames: many that move are better than one that moves much.
+
+    Examples
+    --------
+    >>> most_divided(np.array([[0], [0], [0], [1], [1], [1]]), 2)
+    2
+    """
+    if len(gates) < frames:
+        raise InputError(f"{len(gates)} frames of gates are too few for a lane of {frames}; take a longer sound")
+    opened = np.lib.stride_tricks.sliding_window_view(gates, frames, axis=0).sum(-1, dtype=int)  # [start, K]
+    return int(np.minimum(opened, frames - opened).clip(max=max(1, frames // 4)).sum(1).argmax())
+
+
+class BlockViewer(Widget):
+    """A dynamic block, frame by frame: which weights are read, and how many MACs that takes.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+    lanes : mapping of the gate's name -> gates of some frames, each 0 or 1
+        One lane for each block, all of one length.
+    title : name of the network
+
+    Attributes
+    ----------
+    lanes : dict
+        The gates as they are now; in a live notebook they follow what is clicked, and can be set.
+
+    Examples
+    --------
+    >>> from dsn_lite.config import Config
+    >>> network = Network(Config.preset("tiny")).eval()
+    >>> lanes = {block.gate: [1, 0, 0, 1] for block in blocks_of(network)}
+    >>> viewer = BlockViewer(blocks_of(network), lanes, "tiny")
+    >>> block = viewer.blocks[0]
+    >>> viewer.lane_macs(block["gate"]) == 4 * block["static"] + 2 * block["dynamic"]
+    True
+    """
+
+    _esm = front_end("block_viewer.js")
+    _css = front_end("block_viewer.css")
+    title = traitlets.Unicode().tag(sync=True)
+    lanes = traitlets.Dict().tag(sync=True)
+    chosen = traitlets.Unicode().tag(sync=True)
+    """Gate of the block that is shown."""
+    blocks = traitlets.List().tag(sync=True)
+    """One dict a block; values that end in `_at` are [offset, length] in `data`."""
+    frames_per_second = traitlets.Float().tag(sync=True)
+    data = traitlets.Bytes().tag(sync=True)
+    """Weights and biases, each matrix as int16 times its `scale`, little-endian."""
+
+    def __init__(self, blocks: Sequence[Block], lanes: Mapping[str, Sequence[int]], title: str = ""):
+        if not blocks:
+            raise InputError("there is no block to show; give at least one")
+        plain = {gate: [int(value) for value in lane] for gate, lane in lanes.items()}
+        if {block.gate for block in blocks} - set(plain):
+            raise InputError(f"lanes are there for {', '.join(plain)}; each block needs one under the name of its gate")
+        if {value for lane in plain.values() for value in lane} - {0, 1} or len(set(map(len, plain.values()))) != 1:
+            raise InputError("lanes must be of one length and hold nothing but 0 and 1")
+        pack = Pack()
+        super().__init__(
+            title=title,
+            lanes={block.gate: plain[block.gate] for block in blocks},
+            chosen=blocks[0].gate,
+            frames_per_second=FRAMES_PER_SECOND,
+            blocks=[_describe(block, pack) for block in blocks],
+            data=b"",
+        )
+        self.data = bytes(pack.data)
+        self._blocks = {block.gate: block for block in blocks}
+
+    @classmethod
+    def from_network(cls, network: Network, wave: np.ndarray, frames: int = 24) -> BlockViewer:
+        """Blocks of a network, with the gates that its policy chose in a part of a sound.
+
+        Parameters
+        ----------
+        network : Network with gates, in evaluation mode
+        wave : noisy sound [samples] at 16 kHz
+        frames : length of the lane; the part is taken where the gates are most evenly open and closed.
+        """
+        blocks = blocks_of(network)
+        gates = network.enhance(wave, SAMPLE_RATE).gates[:, [network.gate_names.index(block.gate) for block in blocks]]
+        start = most_divided(gates, frames)
+        part = gates[start : start + frames]
+        return cls(blocks, {block.gate: part[:, k].tolist() for k, block in enumerate(blocks)}, network.name)
+
+    def lane_macs(self, gate: str) -> int:
+        """MACs of the block behind `gate` in all frames of its lane, as the gates are now."""
+        block, lane = self._blocks[gate], self.lanes[gate]
+        return block.static * len(lane) + block.dynamic * sum(lane)
+
+    def figure(self) -> Figure:
+        """The matrices of the chosen block, once with its gate closed and once open."""
+        from matplotlib.figure import Figure
+
+        block = self._blocks[self.chosen]
+        figure = Figure(figsize=(9, 6), layout="constrained")
+        widths = [max(matrix.weight.shape[1], 12) for matrix in block.matrices]
+        grid = figure.subplots(2, len(block.matrices), squeeze=False, width_ratios=widths)
+        for row, is_open in zip(grid, (False, True), strict=True):
+            for axes, matrix in zip(row, block.matrices, strict=True):
+                most = np.abs(matrix.weight).max()
+                grey = 0.86 - 0.3 * np.abs(matrix.weight) / most
+                axes.imshow(np.stack([grey] * 3, -1), aspect="auto")
+                kept = np.where(matrix.read(is_open), matrix.weight, np.nan)
+                axes.imshow(kept, cmap="RdBu", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+                state = "open" if is_open else "closed"
+                axes.set(title=f"{matrix.name}, {state}", xlabel=matrix.columns, ylabel=matrix.rows)
+        figure.suptitle(
+            f"{block.name} ({block.gate}): {block.static:,} MACs a frame closed, {block.static + block.dynamic:,} open"
+        )
+        return figure
+
+    def __repr__(self) -> str:
+        frames = len(self.lanes[self.chosen])
+        return f"BlockViewer({self.title!r}, {len(self.blocks)} blocks, {frames} frames)"
+
+
+def _describe(block: Block, pack: Pack) -> dict:
+    return {
+        "name": block.name, "gate": block.gate, "note": block.note, "static": block.static, "dynamic": block.dynamic,
+        "products": list(block.products), "uses": block.uses,
+        "matrices": [_describe_matrix(matrix, pack) for matrix in block.matrices],
+    }  # fmt: skip
+
+
+def _describe_matrix(matrix: Matrix, pack: Pack) -> dict:
+    scale = max(np.abs(matrix.weight).max(), np.abs(matrix.bias).max()) / 32767 or 1.0
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], matrix.dynamic, [0]]).astype(int)))
+    return {
+        "name": matrix.name, "rows": matrix.rows, "columns": matrix.columns, "shape": list(matrix.weight.shape),
+        "slice_axis": matrix.slice_axis, "slices": edges.reshape(-1, 2).tolist(),
+        "bias_axis": matrix.bias_axis, "bias_length": len(matrix.bias), "scale": float(scale),
+        "weight_at": pack.add(np.round(matrix.weight / scale).astype("<i2").tobytes()),
+        "bias_at": pack.add(np.round(matrix.bias / scale).astype("<i2").tobytes()),
+    }  # fmt: skip
