@@ -315,6 +315,7 @@ def test_pointer_reads_a_weight(shown, viewer):
 
 
 def test_keys(shown, viewer):
+    assert shown.get_attribute(".dsn-block", "data-lm-suppress-shortcuts") == "true"  # JupyterLab keeps its hands off
     lane = list(viewer.lanes["time hidden"])
     shown.locator(".dsn-cell").first.focus()
     shown.keyboard.press("ArrowRight")

@@ -329,6 +329,7 @@ def test_click_and_keys_move_the_play_head(shown):
 
 def test_words_say_the_same(shown):
     assert shown.get_attribute(".dsn-mixer", "aria-label").startswith("Mixer")
+    assert shown.get_attribute(".dsn-mixer", "data-lm-suppress-shortcuts") == "true"  # JupyterLab keeps its hands off
     assert "gates open" in shown.get_attribute(".dsn-plot", "aria-valuetext")
     slider = shown.get_by_role("slider", name="signal-to-noise ratio")
     assert slider.get_attribute("aria-valuetext").startswith("5 dB, activation")

@@ -57,7 +57,8 @@ function render({ model, el }) {
     h("table", {}, h("thead", {}, tableHead), table),
     keyWords(["\u2190", " "], ["\u2192", " move along the lane, "], ["home", " and "], ["end", " jump; "],
       ["space", " or "], ["enter", " flips the gate of a frame; "], ["r", " runs and stops."]));
-  const root = h("section", { class: "dsn-card dsn-block", "aria-label": `Block viewer: ${model.get("title")}`, onkeydown: key },
+  const root = h("section", { class: "dsn-card dsn-block", "aria-label": `Block viewer: ${model.get("title")}`, onkeydown: key,
+    "data-lm-suppress-shortcuts": "true" }, // JupyterLab has keys of its own
     h("div", { class: "dsn-bar" }, kinds.field), stripTitle, strip, tools,
     h("div", { class: "dsn-bar dsn-now" }, meter, laneText), frameText, drawings, readout, note, words);
   el.append(root);

@@ -12,7 +12,6 @@ const MODES = [
   { key: "clean", name: "clean", hint: "the speech before noise was added" },
 ];
 const SNR_LOW = -15, SNR_HIGH = 35; // of the axis, dB
-let instances = 0;
 
 // ------------------------------------------------------------------------------------------------------------- tools
 /** Make an element: attributes, then children (nodes or text); attributes that begin with "on" are listeners. */
@@ -175,7 +174,7 @@ class Player {
 function render({ model, el }) {
   const gates = model.get("gates"), [closed, open] = model.get("levels"), raw = model.get("scenes");
   const data = model.get("data"), costs = gates.map((gate) => gate.mmacs), lanes = gates.length;
-  const id = `dsn-gates-${++instances}`;
+  const id = `dsn-gates-${Math.random().toString(36).slice(2)}`; // each widget on a page imports a module of its own
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const player = new Player();
   const names = raw[0].points.map((point) => point.name);

@@ -63,7 +63,8 @@ function render({ model, el }) {
     keyWords(["space", " plays and pauses; "], ["1", "\u2013"], [String(available.length), " choose what is heard; "],
       ["+", " "], ["\u2212", " change the ratio; on the picture, "], ["\u2190", " "],
       ["\u2192", " move by a frame, with "], ["shift", " by a quarter of a second, "], ["home", " and "], ["end", " jump."]));
-  const root = h("section", { class: "dsn-card dsn-mixer", "aria-label": `Mixer: ${model.get("title")}`, onkeydown: key },
+  const root = h("section", { class: "dsn-card dsn-mixer", "aria-label": `Mixer: ${model.get("title")}`, onkeydown: key,
+    "data-lm-suppress-shortcuts": "true" }, // in JupyterLab 1 to 4 would turn the cell into a heading
     h("div", { class: "dsn-bar" }, playButton, h("label", {}, repeat, "repeat"), modes.field),
     h("div", { class: "dsn-bar" }, h("label", { class: "dsn-slide" }, h("span", {}, "SNR"), slider, sliderText)), hint,
     plot, readout, chartBox, summary, words);
