@@ -35,6 +35,7 @@ help:  ## what can be made
 
 book: $(READY)  ## the book: _build/html/index.html; any warning or failing cell fails it
 	rm -rf _build/html _build/.doctrees _build/jupyter_execute
+	"$(BIN)/python" tools/book_cache.py _build/.jupyter_cache
 	"$(BIN)/jupyter-book" build . -W -n --keep-going
 	@echo "Read it: $(CURDIR)/_build/html/index.html"
 

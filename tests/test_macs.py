@@ -147,7 +147,7 @@ def test_attention_by_hand():
 
 
 def test_base_by_hand():
-    """Bands 257, 129, 65, 33; channels 16, 24, 32; 4 heads of 8; 48 hidden units; 4 groups of 16, of which 3 are dynamic."""
+    """Bands 257, 129, 65, 33; channels 16, 24, 32; 4 heads of 8; 48 hidden units; 4 groups of 16, 3 dynamic."""
     gated = {
         "encoder 2": 65 * 16 * 3 * 24,
         "encoder 3": 33 * 24 * 3 * 32,

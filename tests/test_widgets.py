@@ -269,7 +269,7 @@ def test_click_and_keys_move_the_play_head(shown, explorer):
 
 def test_words_say_the_same(shown, explorer):
     assert shown.locator(".dsn-gates").get_attribute("aria-label").startswith("Gate explorer")
-    assert shown.locator(".dsn-gates").get_attribute("data-lm-suppress-shortcuts") == "true"  # JupyterLab keeps its hands off
+    assert shown.locator(".dsn-gates").get_attribute("data-lm-suppress-shortcuts") == "true"
     assert "gates open" in shown.get_attribute(".dsn-plot", "aria-valuetext")
     rows = shown.locator(".dsn-words tbody tr")
     assert rows.count() == len(explorer.gates)
