@@ -23,7 +23,7 @@ RUNS = {
     "mgt-dsn-open": "mgt-dsn, all open",
     "mgt-dsn-closed": "mgt-dsn, all closed",
     "mgt-dsn-random": "mgt-dsn, random gates",
-    "mgt-dsn-frozen": "mgt-dsn, best frozen pattern",
+    "mgt-dsn-frozen": "mgt-dsn, frozen pattern",
     "mgt-dsn-snr": "mgt-dsn, SNR oracle",
 }
 PEERS = {
@@ -126,10 +126,10 @@ def findings() -> str:
         f"SNR, {signed(rank['activation_noisy_ovrl'], 2)} with the OVRL of the input.",
     ]
     for name, label in (
-        ("open", "everything open"), ("closed", "everything closed"), ("random", "random gates"),
-        ("frozen", "the best frozen pattern"), ("snr", "the SNR oracle"),
+        ("mgt-dsn-open", "everything open"), ("mgt-dsn-closed", "everything closed"), ("mgt-dsn-random", "random gates"),
+        ("mgt-dsn-frozen", "the frozen pattern"), ("mgt-dsn-snr", "the SNR oracle"), ("static", "the static network"),
     ):  # fmt: skip
-        rows = result(f"mgt-dsn-{name}")["per_file"]
+        rows = result(name)["per_file"]
         parts = []
         for key, title, digits in (("pesq", "PESQ", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3)):
             found = paired_difference(rows, learned["per_file"], key)
