@@ -5,33 +5,45 @@ function compiled by Numba: loops over contiguous float32 rows that become vecto
 
 How it is laid out, and why:
 
-- Arrays are [C, F], channel by band. A product is ``weights [N, K] @ columns [K, F]``, so the static part of a layer is the
-  first rows of its weights. The dynamic part lies behind them, and a closed gate just makes the product end earlier:
-  there is no masking and no second kernel. Layers that read a dynamic part (its columns) keep two matrices, the full one
-  and the static one.
-- The first row of each input of a product is one: biases are a column of the weights and cost no pass of their own.
+- Arrays are [C, F], channel by band, and each has 33 bands from the first layer to the last. The bins of a spectrum lie in
+  eight rows: row r holds the bins r, 8 + r, 16 + r, ... A layer's stride of two then halves the rows, neighbouring bins
+  are in the rows above and below, and each convolution is a few products of whole rows: no columns are gathered. "Our
+  order" of a spectrum [2 * 2 * 4, 33] is the real parts of rows 0, 2, 4, 6, their imaginary parts, then the odd rows
+  likewise.
+- A product is ``weights.T @ rows`` with weights [K, N] and rows [K, F]. The static part of a layer is the first columns of
+  its weights and the first rows of its result; the dynamic part lies behind them, and a closed gate just makes the
+  product end earlier: there is no masking and no second kernel. What reads a dynamic part ends its sum earlier in the same
+  way. Only where channels of several bands alternate in the sum is there a second, static matrix.
+- The first row of each input of a product is one: biases are a row of the weights and cost no pass of their own.
 - Query weights hold the attention's 1 / sqrt(head width). Queries, keys and values are one product; so are the input
   gates of all open GRU groups; the states of all groups lie in the rows that the output projection reads.
 - The layer behind a closed convolution does not read its zero channels. (The count of MACs still contains them.)
 - The softmax stands upright: its sums run down the rows, so that all 33 queries are computed at a time.
-- The transforms are two small matrix products each (512 = 16 x 32), one microsecond instead of five for a call of NumPy's.
+- The transforms are small matrix products, 512 = 16 x 2 x 16.
 - exp, tanh, sigmoid and the power law are polynomials of about 1e-7.
 - Products keep their sums in vector registers (:func:`_tile`). BLAS does so too, but takes half a microsecond to begin,
-  and a frame has some forty products of about one.
+  and a frame has some sixty products of about half a microsecond.
+- Of 33 columns 32 are vectors. In the last one the lanes of a vector are rows: value by value it would take a fifth of a
+  product's time.
 - Loops read their length from an array where it is a constant 33: LLVM unrolls a short constant loop into scalars.
+- All that a stream remembers and the room it works in are one block of memory, and a plan says where what lies in it and
+  in the block of weights: each array that is handed to the compiled function costs a tenth of a microsecond.
 
-What the steps gave at the size of `base`, everything open, in microseconds a frame on one core of an AMD EPYC (Zen 5);
-the least of repeated runs of 50 frames a call: this layout over BLAS 76, products in registers 37, loops that vectorise
-33 to 34 (51 with AVX2 alone). PyTorch takes 1000 for a single frame and 176 on 625 at once. `dsn-lite bench` gives
-medians hop by hop, with Python's share, which went from 9 to 3.
+What the steps gave at the size of `base`, in microseconds a frame, fed hop by hop, everything open / everything closed,
+on one core of an AMD EPYC (Zen 4) that had other work too (the fastest tenth of the passes): convolutions that gather
+their columns, three passes for a normalisation 63 / 38; bins in eight rows, transforms in halves, one plan, no copies in
+the stream 60 / 35.5; lanes down the last column 56 / 34; normalisation in registers 55.3 / 33.4; flat loops in the
+transforms 54.9 / 32.7; the softmax's maximum in registers 53.5 / 32. With AVX2 alone it is 10 % slower.
 
-Some 15 of its 41 microseconds hop by hop do not depend on the gates: transforms, normalisation, the first and the last
-layer, Python. So a closed frame of `base` takes 0.70 of the time of an open one, though 0.53 of its MACs.
+Of a closed frame some 12 microseconds do not depend on the gates: Python and the call 3.6, transforms 3, the first and the
+last layer 2, normalisation, power law and what it takes to find the matrices 3. So it takes 0.60 of the time of an open
+one, though 0.46 of its MACs.
 """
 
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
@@ -46,37 +58,52 @@ from dsn_lite.model import GATES, Network
 from dsn_lite.policy import Policy
 from dsn_lite.spectral import BINS, COMPRESSION, HOP, WINDOW
 
-BANDS_1, BANDS_2, BANDS = 129, 65, 33
-"""Bands after each encoder convolution."""
+BANDS = 33
+"""Bands of the bottleneck, and columns of every matrix of bands."""
 
 _HAS_WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
 _LANES, _ROWS = (16, 8) if _HAS_WIDE else (8, 4)
 """A product is computed in tiles of _ROWS by 2 * _LANES values, which fit into the registers."""
 _COLUMNS = 2 * _LANES
-
-# No reassociation: results stay the same on every processor but for fused multiply-adds.
-_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-_jit_sum = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
-
+_REAL = ir.FloatType()
+_VECTOR = ir.VectorType(_REAL, _LANES)
 f32, i32 = np.float32, np.int32
 
 
-# What the block of weights holds, in this order; [rows, columns] of each is in a table beside it.
+def _jit(function):
+    """Compile a function with Numba, which keeps the machine code on disk for the next process.
+
+    It lies in NUMBA_CACHE_DIR where that is set, else beside this file, else in the user's cache folder: the first that
+    can be written to.
+    """
+    # No reassociation: results stay the same on every processor but for fused multiply-adds.
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:
+        warnings.warn(  # noqa: B028 - from the same line each time, so that it is shown once
+            "Numba finds no folder to keep the compiled kernel in, so every process compiles it anew for up to a minute; "
+            "set NUMBA_CACHE_DIR to a folder that can be written to"
+        )
+        return njit(**options)(function)
+
+
+# What the block of weights holds, in this order.
 (
     FORWARD_1, FORWARD_2, BACKWARD_2, BACKWARD_1, TWIDDLE, WINDOWED,
     ENCODER_1, ENCODER_2, ENCODER_3, ENCODER_3_STATIC, EMBEDDING,
-    HEADS_1, HEADS_OUT_1, HEADS_OUT_STATIC_1, UP_1, DOWN_1, DOWN_STATIC_1,
-    GROUPS_IN, GROUPS_OWN, GROUPS_OWN_BIAS, GROUPS_OUT, GROUPS_OUT_STATIC, UP_2, DOWN_2, DOWN_STATIC_2,
-    HEADS_3, HEADS_OUT_3, HEADS_OUT_STATIC_3, UP_3, DOWN_3, DOWN_STATIC_3,
-    DECODER_3, DECODER_3_BIAS, DECODER_2, DECODER_2_STATIC, DECODER_2_BIAS, DECODER_1, DECODER_1_BIAS, SLOPES,
-    POLICY_POOLING, POLICY_IN, POLICY_OWN, POLICY_BIAS, POLICY_OUT, POLICY_OUT_BIAS,
-) = range(45)  # fmt: skip
+    HEADS_1, HEADS_OUT_1, UP_1, DOWN_1, GROUPS_IN, GROUPS_OWN, GROUPS_OUT, UP_2, DOWN_2, HEADS_3, HEADS_OUT_3, UP_3, DOWN_3,
+    DECODER_3_EVEN, DECODER_3_ODD, DECODER_2_EVEN, DECODER_2_ODD, DECODER_2_EVEN_STATIC, DECODER_2_ODD_STATIC,
+    DECODER_1, DECODER_1_BIAS, BIASES, SLOPES, POLICY_POOLING, POLICY_GRU, POLICY_OUT,
+) = range(37)  # fmt: skip
 # What the block of memory holds: what is remembered from frame to frame, then room to work in.
 (
-    TAPS, STATES, POLICY_STATE,
-    COMPRESSED, MAGNITUDE, COLUMNS_2, COLUMNS_3, NORMAL, HIDDEN, MIXED, SKIP_1, SKIP_2, BOTTLENECK, WIDE, OWN_GATES,
-    SCORES, SUM, TAPS_3, TAPS_2, TAPS_1, MASK, SPECTRUM, GRID, TURNED, ROWS, COLUMNS,
-) = range(26)  # fmt: skip
+    TAPS, STATES, POLICY_STATE, PAST, OVERLAP,
+    SPECTRUM, LEVEL_1, LEVEL_2, DECODED, BOTTLENECK, NORMAL, SOFTMAX, HIDDEN, MIXED, WIDE, OWN_GATES, SCORES, ADDED, MASK,
+    GRID, ROWS, HALVES, TURNED, MAGNITUDE, POLICY_GATES, MARGINS,
+) = range(37, 63)  # fmt: skip
+# The plan has a row for each of them (start, rows, columns); behind them those of `Weights.units`.
+UNITS = 63
 
 
 # ------------------------------------------------------------------------------------------------ functions of numbers
@@ -151,371 +178,609 @@ def tanh(x):
     return _ONE - _TWO / (_ONE + exp(_TWO * x))
 
 
+# ------------------------------------------------------------------------------------------------ products
+def _pointers(context, builder, kind, value):
+    """Function of a row and a column to the pointer to that value of a matrix, whose strides are in bytes."""
+    array = context.make_array(kind)(context, builder, value)
+    down, across = cgutils.unpack_tuple(builder, array.strides, 2)
+    start = builder.bitcast(array.data, ir.IntType(8).as_pointer())
 
-# ------------------------------------------------------------------------------------------------ pieces of a frame
+    def at(row, column, wanted):
+        offset = builder.add(builder.mul(row, down), builder.mul(column, across))
+        return builder.bitcast(builder.gep(start, [offset]), wanted.as_pointer())
+
+    return at
+
+
+def _height(context, builder, kind, value):
+    """Number of rows of a matrix."""
+    return cgutils.unpack_tuple(builder, context.make_array(kind)(context, builder, value).shape)[0]
+
+
+def _load(builder, pointer):
+    value = builder.load(pointer)
+    value.align = 4
+    return value
+
+
+def _spread(builder, kind, value):
+    """A vector with the value in each lane; or the value itself, where the kind is no vector."""
+    if kind == value.type:
+        return value
+    nothing, lanes = ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
+    return builder.shuffle_vector(builder.insert_element(nothing, value, ir.IntType(32)(0)), nothing, lanes)
+
+
+def _gathered(builder, kind, values):
+    """A vector of these values."""
+    vector = ir.Constant(kind, ir.Undefined)
+    for n, value in enumerate(values):
+        vector = builder.insert_element(vector, value, ir.IntType(32)(n))
+    return vector
+
+
 def _tile(rows: int, tail: bool):
-    """Compiled piece of a product: out[i : i + rows, j : j + _COLUMNS (+ 1 with a tail)] = a[i : i + rows] @ b[:, ...].
+    """Compiled piece of a product: out[i : i + rows, j : j + _COLUMNS (+ 1 with a tail)] = (a.T @ b)[the same].
 
     The sums stay in vector registers while the loop runs along K: loops in Python would write them to memory each time.
-    `a` may have any strides, the rows of b and out are contiguous.
+    They begin with zero or, where it `adds`, with what `out` holds. The lanes of a vector are neighbouring columns; in
+    the tail, which is one column, they are the rows. The rows of b and out are contiguous; with a tail those of a are
+    too, or it is the transpose of a contiguous matrix.
     """
-    vector = ir.VectorType(ir.FloatType(), _LANES)
+    one, wide, column = _REAL, _VECTOR, ir.VectorType(_REAL, rows)
 
     @intrinsic
-    def tile(context, a, b, out, i, j):
+    def tile(context, a, b, out, i, j, adds):
         def generate(context, builder, signature, args):
-            size = context.get_constant(types.intp, 4)
-            places = []
-            for kind, value in zip(signature.args[:3], args[:3], strict=True):
-                array = context.make_array(kind)(context, builder, value)
-                places.append((array.data, cgutils.unpack_tuple(builder, array.strides, 2)))
-            inner = cgutils.unpack_tuple(builder, context.make_array(signature.args[1])(context, builder, args[1]).shape)[0]
+            at_a, at_b, at_out = (
+                _pointers(context, builder, *pair) for pair in zip(signature.args[:3], args[:3], strict=True)
+            )
+            inner = _height(context, builder, signature.args[1], args[1])
+            at = [builder.add(args[3], context.get_constant(types.intp, n)) for n in range(rows)]
+            halves = [builder.add(args[4], context.get_constant(types.intp, n)) for n in (0, _LANES, _COLUMNS)]
+            last = halves.pop()
 
-            def at(which, row, column, kind):
-                """Pointer to a value of an array, by its strides in bytes."""
-                data, (down, across) = places[which]
-                offset = builder.add(builder.mul(row, down), builder.mul(column, across if which == 0 else size))
-                start = builder.gep(builder.bitcast(data, ir.IntType(8).as_pointer()), [offset])
-                return builder.bitcast(start, kind.as_pointer())
+            def add(total, x, y):
+                product = builder.fmul(x, y, flags=("contract",))
+                builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
 
-            def plus(x, n):
-                return builder.add(x, context.get_constant(types.intp, n))
-
-            def load(which, row, column, kind):
-                value = builder.load(at(which, row, column, kind))
-                value.align = 4
-                return value
-
-            kinds = [(vector, 0), (vector, _LANES)] + [(ir.FloatType(), _COLUMNS)] * tail
-            zeros = [ir.Constant(kind, None if kind is vector else 0.0) for kind, _ in kinds]
-            sums = [[cgutils.alloca_once_value(builder, zero) for zero in zeros] for _ in range(rows)]
+            zero = lambda kind: cgutils.alloca_once_value(builder, ir.Constant(kind, None))
+            sums, tail_sums = [[zero(wide) for _ in halves] for _ in at], zero(column)
+            with builder.if_then(args[5]):
+                for row, totals in zip(at, sums, strict=True):
+                    for total, half in zip(totals, halves, strict=True):
+                        builder.store(_load(builder, at_out(row, half, wide)), total)
+                if tail:
+                    values = [_load(builder, at_out(row, last, one)) for row in at]
+                    builder.store(_gathered(builder, column, values), tail_sums)
             with cgutils.for_range(builder, inner) as loop:
-                values = [load(1, loop.index, plus(args[4], first), kind) for kind, first in kinds]
-                for row in range(rows):
-                    weight = load(0, plus(args[3], row), loop.index, ir.FloatType())
-                    single = builder.insert_element(ir.Constant(vector, ir.Undefined), weight, ir.IntType(32)(0))
-                    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), None)
-                    wide = builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), everywhere)
-                    for total, value, (kind, _) in zip(sums[row], values, kinds, strict=True):
-                        product = builder.fmul(wide if kind is vector else weight, value, flags=("contract",))
-                        builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
-            for row in range(rows):
-                for total, (kind, first) in zip(sums[row], kinds, strict=True):
-                    target = at(2, plus(args[3], row), plus(args[4], first), kind)
-                    builder.store(builder.load(total), target, align=4)
+                values = [_load(builder, at_b(loop.index, half, wide)) for half in halves]
+                weights = [_load(builder, at_a(loop.index, row, one)) for row in at]
+                for weight, totals in zip(weights, sums, strict=True):
+                    for total, value in zip(totals, values, strict=True):
+                        add(total, _spread(builder, wide, weight), value)
+                if tail:
+                    if signature.args[0].layout == "F":
+                        lanes = _gathered(builder, column, weights)
+                    else:
+                        lanes = _load(builder, at_a(loop.index, at[0], column))
+                    add(tail_sums, lanes, _spread(builder, column, _load(builder, at_b(loop.index, last, one))))
+            for row, totals in zip(at, sums, strict=True):
+                for total, half in zip(totals, halves, strict=True):
+                    builder.store(builder.load(total), at_out(row, half, wide), align=4)
+            if tail:
+                total = builder.load(tail_sums)
+                for n, row in enumerate(at):
+                    builder.store(builder.extract_element(total, ir.IntType(32)(n)), at_out(row, last, one), align=4)
             return context.get_dummy_value()
 
-        return types.void(a, b, out, types.intp, types.intp), generate
+        return types.void(a, b, out, types.intp, types.intp, types.boolean), generate
 
     return tile
 
 
+# What is left of the rows is done in tiles of four, two and one: a tile of one row waits for its own sums.
 _many, _many_and_tail = _tile(_ROWS, False), _tile(_ROWS, True)
+_four, _four_and_tail = _tile(4, False), _tile(4, True)
+_two, _two_and_tail = _tile(2, False), _tile(2, True)
 _one, _one_and_tail = _tile(1, False), _tile(1, True)
 
 
 @_jit
-def _multiply(a, b, out):
-    """out [N, F] = a [N, K] @ b [K, F], where F is a multiple of _COLUMNS or one more, as all of ours are."""
-    height, last = a.shape[0], b.shape[1] - _COLUMNS
-    is_odd = b.shape[1] % _COLUMNS == 1
+def _product(a, b, out, bands, adds):
+    """The first `bands` columns of out [N, F] (+)= a.T @ b of a [K, N] and b [K, F].
+
+    `bands` is a multiple of _COLUMNS or one more, the tail: see :func:`_tile`.
+    """
+    height, last = a.shape[1], bands - _COLUMNS
     for j in range(0, last + 1, _COLUMNS):
-        if is_odd and j == last - 1:
+        i = 0
+        if j == last - 1:
             for i in range(0, height - _ROWS + 1, _ROWS):
-                _many_and_tail(a, b, out, i, j)
-            for i in range(height // _ROWS * _ROWS, height):
-                _one_and_tail(a, b, out, i, j)
+                _many_and_tail(a, b, out, i, j, adds)
+            i = height // _ROWS * _ROWS
+            if height - i >= 4:
+                _four_and_tail(a, b, out, i, j, adds)
+                i += 4
+            if height - i >= 2:
+                _two_and_tail(a, b, out, i, j, adds)
+                i += 2
+            if height > i:
+                _one_and_tail(a, b, out, i, j, adds)
         else:
             for i in range(0, height - _ROWS + 1, _ROWS):
-                _many(a, b, out, i, j)
-            for i in range(height // _ROWS * _ROWS, height):
-                _one(a, b, out, i, j)
-
-
-@_jit_sum
-def _apply(weights, x, out):
-    """out [N] = weights [N, K] @ x [K]."""
-    for i in range(len(out)):
-        total = _ZERO
-        for k in range(len(x)):
-            total += weights[i, k] * x[k]
-        out[i] = total
+                _many(a, b, out, i, j, adds)
+            i = height // _ROWS * _ROWS
+            if height - i >= 4:
+                _four(a, b, out, i, j, adds)
+                i += 4
+            if height - i >= 2:
+                _two(a, b, out, i, j, adds)
+                i += 2
+            if height > i:
+                _one(a, b, out, i, j, adds)
 
 
 @_jit
-def _activate(x, slopes):
-    """PReLU in place on x [C, F] with a slope a row."""
+def _multiply(a, b, out):
+    """out [N, F] = a.T @ b of a [K, N] and b [K, F]."""
+    _product(a, b, out, b.shape[1], False)
+
+
+@_jit
+def _add_product(a, b, out):
+    """out [N, F] += a.T @ b of a [K, N] and b [K, F]."""
+    _product(a, b, out, b.shape[1], True)
+
+
+# ------------------------------------------------------------------------------------------------ pieces of a frame
+# Loops below take their length from an array even where it is a constant 33: LLVM would unroll a short loop of known
+# length into scalars. Where a block of rows is contiguous they run along all of it, so that few values are left over.
+
+
+@_jit
+def _activate(x, bias, slopes, bands):
+    """PReLU of x [C, F] + bias [C] in place, in the first `bands` columns, with a slope a row."""
     for c in range(x.shape[0]):
-        slope, row = slopes[c], x[c]
-        for f in range(x.shape[1]):
-            row[f] = max(row[f], _ZERO) + slope * min(row[f], _ZERO)
+        offset, slope, row = bias[c], slopes[c], x[c]
+        for f in range(bands):
+            value = row[f] + offset
+            row[f] = max(value, _ZERO) + slope * min(value, _ZERO)
 
 
 @_jit
-def _compress(spectrum, columns, compressed, magnitude):
-    """Compress one frame and lay its taps out for the first convolution.
+def _activate_onto(x, bias, slopes, target, bands):
+    """target [C, F] += PReLU of x [C, F] + bias [C], in the first `bands` columns."""
+    for c in range(x.shape[0]):
+        offset, slope, row, sums = bias[c], slopes[c], x[c], target[c]
+        for f in range(bands):
+            value = row[f] + offset
+            sums[f] += max(value, _ZERO) + slope * min(value, _ZERO)
 
-    spectrum [2F] interleaved; columns [1 + 2 * 2 * 5, BANDS_1]: ones, taps of the frame before, taps of this frame;
-    compressed [2, 2 + F + 2] real and imaginary, zeros at the edges; magnitude [F] compressed.
-    """
+
+@_jit
+def _shift_right(source, target):
+    """target[:, f] = source[:, f - 1], and zero comes in."""
+    for c in range(source.shape[0]):
+        row, moved = source[c], target[c, 1:]
+        target[c, 0] = _ZERO
+        for f in range(len(moved)):
+            moved[f] = row[f]
+
+
+@_jit
+def _shift_left(source, target):
+    """target[:, f] = source[:, f + 1]; the last column stays what it is."""
+    for c in range(source.shape[0]):
+        row, moved = source[c, 1:], target[c]
+        for f in range(len(row)):
+            moved[f] = row[f]
+
+
+@_jit
+def _compress(spectrum):
+    """Power compression in place of a spectrum [2 * 2 * 4, BANDS] in our order."""
     power, half = f32(1e-12), f32((COMPRESSION - 1) / 2)
-    real, imaginary = compressed[0], compressed[1]
-    for f in range(BINS):
-        re, im = spectrum[2 * f], spectrum[2 * f + 1]
-        scale = exp(half * log(re * re + im * im + power))
-        re, im = re * scale, im * scale
-        real[2 + f], imaginary[2 + f] = re, im
-        magnitude[f] = np.sqrt(re * re + im * im + power)
-    before, now = columns[1:11].reshape(-1), columns[11:].reshape(-1)
-    for i in range(len(now)):
-        before[i] = now[i]
-    for part in range(2):
-        for tap in range(5):
-            source, target = compressed[part, tap:], columns[11 + 5 * part + tap]
-            for f in range(BANDS_1):
-                target[f] = source[2 * f]
+    flat = spectrum.reshape(4, -1)
+    for odd in range(2):
+        real, imaginary = flat[2 * odd], flat[2 * odd + 1]
+        for i in range(len(real)):
+            re, im = real[i], imaginary[i]
+            scale = exp(half * log(re * re + im * im + power))
+            real[i], imaginary[i] = re * scale, im * scale
 
 
 @_jit
-def _expand(mask_taps, compressed, spectrum, offset, mask):
-    """Sum the taps of the last convolution to a complex mask, apply it, undo the compression.
+def _replace(before, now, values):
+    for f in range(len(values)):
+        before[f] = now[f]
+        now[f] = values[f]
 
-    mask_taps [2 * 5, BANDS_1]: product of each tap with each input band; compressed [2, 2 + F + 2]; spectrum [2F] (out);
-    offset [2]: bias of the mask; mask [2, F] is room.
+
+@_jit
+def _lay_taps(spectrum, taps):
+    """Write a compressed frame into taps [11 * 4, BANDS]; what it held becomes the frame before.
+
+    For bins 8 f - 2, 8 f - 1, ..., 8 f + 8: real part of the frame before and of this, then the imaginary parts.
     """
-    for part in range(2):
-        t0, t1, t2, t3, t4 = (mask_taps[5 * part], mask_taps[5 * part + 1], mask_taps[5 * part + 2],
-                              mask_taps[5 * part + 3], mask_taps[5 * part + 4])  # fmt: skip
-        row, bias = mask[part], offset[part]
-        last = BANDS_1 - 1
-        row[0] = t2[0] + t0[1] + bias
-        for i in range(1, last):
-            row[2 * i] = t4[i - 1] + t2[i] + t0[i + 1] + bias
-        for i in range(last):
-            row[2 * i + 1] = t3[i] + t1[i + 1] + bias
-        row[2 * last] = t4[last - 1] + t2[last] + bias
-    real, imaginary = compressed[0], compressed[1]
+    for q in range(-2, 9):
+        for part in range(2):
+            row = 4 * (q + 2) + 2 * part
+            before, now, values = taps[row], taps[row + 1], spectrum[8 * (q % 2) + 4 * part + q % 8 // 2]
+            if q < 0:
+                _replace(before[1:], now[1:], values[:-1])
+            elif q == 8:
+                _replace(before, now, values[1:])
+            else:
+                _replace(before, now, values)
+
+
+@_jit
+def _expand(mask, offset, spectrum):
+    """Apply a complex mask plus offset [2] to the compressed spectrum, undo the compression; both are in our order."""
     exponent = f32((1 / COMPRESSION - 1) / 2)
-    for f in range(BINS):
-        re = mask[0, f] * real[2 + f] - mask[1, f] * imaginary[2 + f]
-        im = mask[0, f] * imaginary[2 + f] + mask[1, f] * real[2 + f]
-        scale = exp(exponent * log(re * re + im * im + f32(1e-38)))
-        spectrum[2 * f], spectrum[2 * f + 1] = re * scale, im * scale
+    masks, values = mask.reshape(4, -1), spectrum.reshape(4, -1)
+    for odd in range(2):
+        mask_re, mask_im, real, imaginary = masks[2 * odd], masks[2 * odd + 1], values[2 * odd], values[2 * odd + 1]
+        for i in range(len(real)):
+            m_re, m_im = mask_re[i] + offset[0], mask_im[i] + offset[1]
+            re, im = m_re * real[i] - m_im * imaginary[i], m_re * imaginary[i] + m_im * real[i]
+            scale = exp(exponent * log(re * re + im * im + f32(1e-38)))
+            real[i], imaginary[i] = re * scale, im * scale
 
 
 @_jit
-def _encode(x, weights, slopes, columns, out):
-    """Strided convolution and PReLU of x [C, F] into out [N, F']; weights [N, 1 + 3 C], columns [1 + 3 C, F'] is room."""
-    last = out.shape[1] - 1
-    for c in range(x.shape[0]):
-        source = x[c]
-        left, middle, right = columns[1 + 3 * c], columns[2 + 3 * c], columns[3 + 3 * c]
-        left[0] = right[last] = _ZERO
-        for f in range(last):
-            middle[f] = source[2 * f]
-            right[f] = source[2 * f + 1]
-            left[f + 1] = source[2 * f + 1]
-        middle[last] = source[2 * last]
-    _multiply(weights, columns, out)
-    _activate(out, slopes)
+def _encode_1(taps, weights, bias, slopes, level):
+    """First convolution: taps [11 * 4, BANDS] to groups 0 .. 4 of level [6 * C, BANDS]; weights [5 * 4, C]."""
+    channels = weights.shape[1]
+    for r in range(4):
+        group, bands = level[(1 + r) * channels : (2 + r) * channels], taps.shape[1] - min(r, 1)
+        _product(weights, taps[8 * r : 8 * r + 20], group, bands, False)
+        _activate(group, bias, slopes, bands)
+    _shift_right(level[4 * channels : 5 * channels], level[:channels])
 
 
 @_jit
-def _decode(x, weights, bias, slopes, taps, skip):
-    """Transposed convolution and PReLU of x [C, F], added to the first N rows of skip [N.., 2 F - 1].
+def _encode_2(level_1, weights, bias, slopes, level_2):
+    """Second convolution to level_2 [3 * N, BANDS]: bands 2 f - 1, 2 f, 2 f + 1; weights [3 * C, N]."""
+    count, channels, bands = weights.shape[1], weights.shape[0] // 3, level_1.shape[1]
+    even, odd = level_2[count : 2 * count], level_2[2 * count :]
+    _product(weights, level_1[: 3 * channels], even, bands, False)
+    _activate(even, bias, slopes, bands)
+    _product(weights, level_1[2 * channels : 5 * channels], odd, bands - 1, False)
+    _activate(odd, bias, slopes, bands - 1)
+    for c in range(count):
+        odd[c, bands - 1] = _ZERO  # there is no band 65
+    _shift_right(odd, level_2[:count])
 
-    weights [3 N, C] and taps [3 N, F] (room): left, middle and right tap of each output channel.
+
+@_jit
+def _encode_3(level_2, weights, bias, slopes, embedding, x):
+    """Third convolution of level_2 [3 * C, BANDS] plus embedding to x [.., BANDS]: its first N rows; weights [3 * C, N]."""
+    count = weights.shape[1]
+    _multiply(weights, level_2, x[:count])
+    _activate(x[:count], bias, slopes, x.shape[1])
+    open_, other = x[:count].reshape(-1), embedding[:count].reshape(-1)
+    for i in range(len(open_)):
+        open_[i] += other[i]
+    closed, other = x[count:].reshape(-1), embedding[count:].reshape(-1)
+    for i in range(len(closed)):
+        closed[i] = other[i]
+
+
+@_jit
+def _decode_3(pair, even_weights, odd_weights, bias, slopes, skip, out):
+    """Transposed convolution of the bottleneck, plus the skip connection, to out [3 * M, BANDS].
+
+    pair [2 * C, BANDS]: the bottleneck, and room for it shifted left; even_weights [C, N], odd_weights [2 * C, N];
+    skip [3 * K, BANDS] is level_2; out: bands 2 f, 2 f + 1, 2 f + 2 of M = max(N, K) channels.
     """
-    _multiply(weights, x, taps)
-    last = x.shape[1] - 1
-    for c in range(weights.shape[0] // 3):
-        left, middle, right, target = taps[3 * c], taps[3 * c + 1], taps[3 * c + 2], skip[c]
-        slope, offset = slopes[c], bias[c]
-        for f in range(last):
-            even = middle[f] + offset
-            odd = right[f] + left[f + 1] + offset
-            target[2 * f] += max(even, _ZERO) + slope * min(even, _ZERO)
-            target[2 * f + 1] += max(odd, _ZERO) + slope * min(odd, _ZERO)
-        even = middle[last] + offset
-        target[2 * last] += max(even, _ZERO) + slope * min(even, _ZERO)
+    inputs, count, bands = even_weights.shape[0], even_weights.shape[1], pair.shape[1]
+    kept, given = skip.shape[0] // 3, out.shape[0] // 3
+    _shift_left(pair[:inputs], pair[inputs:])
+    for odd in range(2):
+        weights, group = odd_weights if odd else even_weights, out[odd * given : (1 + odd) * given]
+        _product(weights, pair[: (1 + odd) * inputs], group[:count], bands - odd, False)
+        _activate(group[:count], bias, slopes, bands - odd)
+        other = skip[(1 + odd) * kept : (2 + odd) * kept]
+        both = min(count, kept)
+        sums, rows = group[:both].reshape(-1), other[:both].reshape(-1)
+        for i in range(len(sums)):
+            sums[i] += rows[i]
+        alone, rows = group[both:kept].reshape(-1), other[both:].reshape(-1)
+        for i in range(len(alone)):
+            alone[i] = rows[i]
+    _shift_left(out[:given], out[2 * given :])
 
 
 @_jit
-def _normalise(x, out, room):
-    """Layer normalisation over the channels of x [C, F] into out [1 + C, F], whose first row stays one; room [2, F]."""
-    # The number of bands is read from the array on purpose: loops of a constant 33 would be unrolled, not vectorised.
-    mean, scale, bands = room[0], room[1], x.shape[1]
-    share = _ONE / f32(x.shape[0])
-    for f in range(bands):
-        mean[f], scale[f] = _ZERO, _ZERO
-    for c in range(x.shape[0]):
-        row = x[c]
-        for f in range(bands):
-            mean[f] += row[f]
-    for f in range(bands):
-        mean[f] *= share
-    for c in range(x.shape[0]):
-        row, target = x[c], out[1 + c]
-        for f in range(bands):
-            centred = row[f] - mean[f]
-            target[f] = centred
-            scale[f] += centred * centred
-    for f in range(bands):
-        scale[f] = _ONE / np.sqrt(scale[f] * share + f32(1e-5))
-    for c in range(x.shape[0]):
-        target = out[1 + c]
-        for f in range(bands):
-            target[f] *= scale[f]
+def _decode_2(x, even_weights, odd_weights, bias, slopes, level, room):
+    """Transposed convolution of x [3 * M, BANDS] added to the first N channels of level [6 * C, BANDS], which it reorders.
+
+    even_weights [M, N], odd_weights [2 * M, N]; room [C, BANDS].
+    """
+    inputs, count, channels = even_weights.shape[0], even_weights.shape[1], level.shape[0] // 6
+    for r in range(4):
+        weights, first, bands = odd_weights if r % 2 else even_weights, r // 2 * inputs, x.shape[1] - min(r, 1)
+        _product(weights, x[first : first + (1 + r % 2) * inputs], room[:count], bands, False)
+        _activate_onto(room[:count], bias, slopes, level[(1 + r) * channels : (2 + r) * channels], bands)
+    _shift_right(level[4 * channels : 5 * channels], level[:channels])
+    _shift_left(level[channels : 2 * channels], level[5 * channels :])
 
 
 @_jit
-def _add(x, y):
-    """x += y, both [C, BANDS]."""
-    flat, other = x.reshape(-1), y.reshape(-1)
-    for i in range(len(flat)):
-        flat[i] += other[i]
+def _decode_1(level, weights, mask):
+    """Transposed convolution of level [6 * C, BANDS] to a mask [2 * 2 * 4, BANDS] in our order; weights [3 * C, 2 * 2]."""
+    channels = level.shape[0] // 6
+    for r in range(4):
+        _product(weights, level[r * channels : (r + 3) * channels], mask[r::4], level.shape[1] - min(r, 1), False)
+
+
+def _normal_tile(tail: bool):
+    """Compiled piece of a normalisation: columns j .. j + _COLUMNS (+ 1 with a tail) of :func:`_normalise`.
+
+    The moments are those of the difference from the first row: it keeps the sum of squares exact where the mean is large.
+    They stay in registers.
+    """
+    kinds = [(_VECTOR, 0), (_VECTOR, _LANES)] + [(_REAL, _COLUMNS)] * tail
+
+    @intrinsic
+    def tile(context, x, out, j):
+        def generate(context, builder, signature, args):
+            at, at_out = (_pointers(context, builder, *pair) for pair in zip(signature.args[:2], args[:2], strict=True))
+            height = _height(context, builder, signature.args[0], args[0])
+            zero, one = (context.get_constant(types.intp, n) for n in (0, 1))
+            share = builder.fdiv(ir.Constant(_REAL, 1.0), builder.uitofp(height, _REAL))
+            pieces = [(kind, builder.add(args[2], context.get_constant(types.intp, n))) for kind, n in kinds]
+            starts = [_load(builder, at(zero, column, kind)) for kind, column in pieces]
+            begin = lambda kind: cgutils.alloca_once_value(builder, _spread(builder, kind, ir.Constant(_REAL, 0.0)))
+            sums = [(begin(kind), begin(kind)) for kind, _ in kinds]
+            with cgutils.for_range(builder, height) as loop:
+                for (kind, column), start, (total, squares) in zip(pieces, starts, sums, strict=True):
+                    value = builder.fsub(_load(builder, at(loop.index, column, kind)), start)
+                    builder.store(builder.fadd(builder.load(total), value), total)
+                    square = builder.fmul(value, value, flags=("contract",))
+                    builder.store(builder.fadd(builder.load(squares), square, flags=("contract",)), squares)
+            scalings = []
+            for (kind, _), start, (total, squares) in zip(kinds, starts, sums, strict=True):
+                number = lambda value, kind=kind: _spread(builder, kind, ir.Constant(_REAL, value))
+                part = _spread(builder, kind, share)
+                centre = builder.fmul(builder.load(total), part)
+                variance = builder.fsub(builder.fmul(builder.load(squares), part), builder.fmul(centre, centre))
+                variance = builder.select(builder.fcmp_ordered("<", variance, number(0.0)), number(0.0), variance)
+                name = f"llvm.sqrt.v{_LANES}f32" if kind is _VECTOR else "llvm.sqrt.f32"
+                root = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
+                deviation = builder.call(root, [builder.fadd(variance, number(1e-5))])
+                scalings.append((builder.fadd(start, centre), builder.fdiv(number(1.0), deviation)))
+            with cgutils.for_range(builder, height) as loop:
+                for (kind, column), (mean, scale) in zip(pieces, scalings, strict=True):
+                    value = builder.fsub(_load(builder, at(loop.index, column, kind)), mean)
+                    target = at_out(builder.add(loop.index, one), column, kind)
+                    builder.store(builder.fmul(value, scale), target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(x, out, types.intp), generate
+
+    return tile
+
+
+_normal, _normal_and_tail = _normal_tile(False), _normal_tile(True)
 
 
 @_jit
-def _attend(x, normal, weights, out_weights, heads, projected, mixed, scores, y, room):
+def _normalise(x, out):
+    """Layer normalisation over the channels of x [C, BANDS] into out [1 + C, BANDS], whose first row stays one."""
+    last = x.shape[1] - 1 - _COLUMNS
+    for j in range(0, last, _COLUMNS):
+        _normal(x, out, j)
+    _normal_and_tail(x, out, last)
+
+
+def _lower_tile(tail: bool):
+    """Compiled piece of a softmax: subtract from columns j .. j + _COLUMNS (+ 1 with a tail) of x their largest values."""
+    kinds = [(_VECTOR, 0), (_VECTOR, _LANES)] + [(_REAL, _COLUMNS)] * tail
+
+    @intrinsic
+    def tile(context, x, j):
+        def generate(context, builder, signature, args):
+            at, height = (make(context, builder, signature.args[0], args[0]) for make in (_pointers, _height))
+            pieces = [(kind, builder.add(args[1], context.get_constant(types.intp, n))) for kind, n in kinds]
+            first = [_load(builder, at(context.get_constant(types.intp, 0), column, kind)) for kind, column in pieces]
+            most = [cgutils.alloca_once_value(builder, value) for value in first]
+            with cgutils.for_range(builder, height) as loop:
+                for (kind, column), largest in zip(pieces, most, strict=True):
+                    value, before = _load(builder, at(loop.index, column, kind)), builder.load(largest)
+                    builder.store(builder.select(builder.fcmp_ordered(">", value, before), value, before), largest)
+            most = [builder.load(largest) for largest in most]
+            with cgutils.for_range(builder, height) as loop:
+                for (kind, column), largest in zip(pieces, most, strict=True):
+                    place = at(loop.index, column, kind)
+                    builder.store(builder.fsub(_load(builder, place), largest), place, align=4)
+            return context.get_dummy_value()
+
+        return types.void(x, types.intp), generate
+
+    return tile
+
+
+_lower, _lower_and_tail = _lower_tile(False), _lower_tile(True)
+
+
+@_jit
+def _attend(x, normal, weights, out_weights, heads, projected, mixed, scores, room):
     """x [C, BANDS] += attention of the first `heads` heads over normal [1 + C, BANDS].
 
-    weights [3 * width, 1 + C]: rows head by head, of each its query, key and value; out_weights [C, 1 + heads * width].
-    projected, mixed (its first row is one), scores [BANDS, BANDS], y and room [2, BANDS] are room.
+    weights [1 + C, 3 * width]: columns head by head, of each its query, key and value; out_weights [1 + heads * width, C].
+    projected, mixed (its first row is one), scores [BANDS, BANDS] and room [1, BANDS] are room.
     """
-    width = weights.shape[0] // 3 // heads
-    most, total, bands = room[0], room[1], x.shape[1]
+    width = weights.shape[1] // 3 // heads
+    total, bands, last, ones = room[0], x.shape[1], x.shape[1] - 1 - _COLUMNS, mixed[:1].T
     _multiply(weights, normal, projected)
     for head in range(heads):
         query = projected[3 * head * width : (3 * head + 1) * width]
         key = projected[(3 * head + 1) * width : (3 * head + 2) * width]
         value = projected[(3 * head + 2) * width : (3 * head + 3) * width]
-        _multiply(key.T, query, scores)  # [key, query]: the softmax runs down the columns, all queries at a time
-        for i in range(bands):
-            most[i], total[i] = scores[0, i], _ZERO
-        for j in range(1, bands):
-            row = scores[j]
-            for i in range(bands):
-                most[i] = max(most[i], row[i])
-        for j in range(bands):
-            row = scores[j]
-            for i in range(bands):
-                row[i] = exp(row[i] - most[i])
-                total[i] += row[i]
+        _multiply(key, query, scores)  # [key, query]: the softmax runs down the columns, all queries at a time
+        for j in range(0, last, _COLUMNS):
+            _lower(scores, j)
+        _lower_and_tail(scores, last)
+        flat = scores.reshape(-1)
+        for i in range(len(flat)):
+            flat[i] = exp(flat[i])
+        _multiply(ones, scores, room)
         result = mixed[1 + head * width : 1 + (head + 1) * width]
-        _multiply(value, scores, result)
+        _multiply(value.T, scores, result)
         for i in range(bands):
             total[i] = _ONE / total[i]
         for c in range(width):
             row = result[c]
             for i in range(bands):
                 row[i] *= total[i]
-    _multiply(out_weights, mixed, y)
-    _add(x, y)
+    _add_product(out_weights, mixed, x)
 
 
 @_jit
-def _feed_forward(x, normal, up, down, hidden, y):
-    """x [C, BANDS] += down @ relu(up @ normal); hidden [1 + N, BANDS] (its first row is one) and y are room."""
+def _feed_forward(x, normal, up, down, hidden):
+    """x [C, BANDS] += down.T @ relu(up.T @ normal); hidden [1 + N, BANDS] (its first row is one) is room."""
     _multiply(up, normal, hidden[1:])
     flat = hidden[1:].reshape(-1)
     for i in range(len(flat)):
         flat[i] = max(flat[i], _ZERO)
-    _multiply(down, hidden, y)
-    _add(x, y)
+    _add_product(down, hidden, x)
 
 
 @_jit
-def _recur(x, normal, weights, own, own_bias, out_weights, states, gates, own_gates, y):
-    """x [C, BANDS] += projection of the new states of the groups in states [1 + groups * H, BANDS].
+def _recur(x, normal, weights, own, out_weights, states, gates, own_gates):
+    """x [C, BANDS] += projection of the new states of the groups in states [groups * (1 + H), BANDS].
 
-    weights [groups * 3 H, 1 + C] from the input, own [groups * 3 H, H] from the state of the same group, in each reset,
-    update, new; own_bias [groups * H, 1] of the new part; gates [groups * 3 H, BANDS], own_gates [3 H, BANDS], y are room.
+    Each group's states come after a row of ones. weights [1 + C, groups * 3 H] from the input, own [1 + H, groups * 3 H]
+    from the state of the same group, in each reset, update, new; out_weights [groups * (1 + H), C];
+    gates [groups * 3 H, BANDS] and own_gates [3 H, BANDS] are room.
     """
-    width = own.shape[1]
+    width = own.shape[0] - 1
     _multiply(weights, normal, gates)
-    for group in range(weights.shape[0] // 3 // width):
+    inner = own_gates.reshape(3, -1)
+    own_reset, own_update, own_new = inner[0], inner[1], inner[2]
+    for group in range(states.shape[0] // (1 + width)):
         first = 3 * width * group
-        state = states[1 + group * width : 1 + (group + 1) * width]
-        _multiply(own[first : first + 3 * width], state, own_gates)
-        for j in range(width):
-            bias, row = own_bias[group * width + j, 0], state[j]
-            reset_row, update_row, new_row = gates[first + j], gates[first + width + j], gates[first + 2 * width + j]
-            own_reset, own_update, own_new = own_gates[j], own_gates[width + j], own_gates[2 * width + j]
-            for f in range(len(row)):
-                reset = sigmoid(reset_row[f] + own_reset[f])
-                update = sigmoid(update_row[f] + own_update[f])
-                new = tanh(new_row[f] + reset * (own_new[f] + bias))
-                row[f] = new + update * (row[f] - new)
-    _multiply(out_weights, states, y)
-    _add(x, y)
+        block = states[group * (1 + width) : (group + 1) * (1 + width)]
+        _multiply(own[:, first : first + 3 * width], block, own_gates)
+        outer = gates[first : first + 3 * width].reshape(3, -1)
+        reset_gate, update_gate, new_gate, state = outer[0], outer[1], outer[2], block[1:].reshape(-1)
+        for i in range(len(state)):
+            reset = sigmoid(reset_gate[i] + own_reset[i])
+            update = sigmoid(update_gate[i] + own_update[i])
+            new = tanh(new_gate[i] + reset * own_new[i])
+            state[i] = new + update * (state[i] - new)
+    _add_product(out_weights, states, x)
 
 
 @_jit
-def _decide(magnitude, pooling, weights, own, bias, out_weights, out_bias, state, shift, gates):
-    """The policy: magnitude [F] and its state [H] to gates [K] of 0 and 1."""
+def _decide(spectrum, magnitude, pooling, weights, out_weights, memory, room, margins, shift, gates):
+    """The policy: a compressed spectrum and the memory to gates [K] of 0 and 1.
+
+    memory [1, P + 1 + H]: room for the pooled bands, one, the state. magnitude [8, BANDS] and its pooling [8 * BANDS, P]
+    are in our order; weights [P + 1 + H, 4 H..]: reset, update, new from the input, new from the state;
+    out_weights [1 + H, K..]; room [1, 4 H..] and margins [1, K..] are room.
+    """
+    values, levels, bands = spectrum.reshape(4, -1), magnitude.reshape(2, -1), pooling.shape[1]
+    for odd in range(2):
+        real, imaginary, level = values[2 * odd], values[2 * odd + 1], levels[odd]
+        for i in range(len(level)):
+            level[i] = np.sqrt(real[i] * real[i] + imaginary[i] * imaginary[i] + f32(1e-12))
+    _multiply(magnitude.reshape(-1, 1), pooling, memory[:, :bands])
+    _multiply(memory.T, weights, room)
+    state = memory[0, bands + 1 :]
     width = len(state)
-    pooled, gate, own_gate = np.empty(len(pooling), f32), np.empty(3 * width, f32), np.empty(3 * width, f32)
-    _apply(pooling, magnitude, pooled)
-    _apply(weights, pooled, gate)
-    _apply(own, state, own_gate)
+    reset_gate, update_gate, new_gate, own_new = (
+        room[0, :width], room[0, width : 2 * width], room[0, 2 * width : 3 * width], room[0, 3 * width : 4 * width]
+    )  # fmt: skip
     for j in range(width):
-        reset = sigmoid(gate[j] + own_gate[j] + bias[0, j])
-        update = sigmoid(gate[width + j] + own_gate[width + j] + bias[0, width + j])
-        new = tanh(gate[2 * width + j] + bias[0, 2 * width + j] + reset * (own_gate[2 * width + j] + bias[1, j]))
-        state[j] = new + update * (state[j] - new)
+        new = tanh(new_gate[j] + sigmoid(reset_gate[j]) * own_new[j])
+        state[j] = new + sigmoid(update_gate[j]) * (state[j] - new)
+    _multiply(memory[:, bands:].T, out_weights, margins)
     for k in range(len(gates)):
-        margin = shift + out_bias[0, k]
-        for j in range(width):
-            margin += out_weights[k, j] * state[j]
-        gates[k] = margin > 0
+        gates[k] = margins[0, k] + shift > 0
 
 
 # ------------------------------------------------------------------------------------------------ Fourier transforms
 @_jit
-def _to_spectrum(samples, window, first, twiddle, second, grid, rows, turned, spectrum):
-    """Spectrum [2F] of samples [WINDOW] times window [1, WINDOW], as a 16-point and a 32-point transform.
-
-    grid [16, 32], rows [18, 32] (9 real parts, 9 imaginary ones) and turned [18, 64] are room.
-    """
-    flat = grid.reshape(-1)
-    for n in range(WINDOW):
-        flat[n] = samples[n] * window[0, n]
-    _multiply(first, grid, rows)
-    before, result = turned[:9], turned[9:]
-    for k in range(9):
-        for n in range(32):
-            re, im, c, s = rows[k, n], rows[9 + k, n], twiddle[k, n], twiddle[9 + k, n]
-            before[k, n], before[k, 32 + n] = re * c + im * s, im * c - re * s
-    _multiply(before, second, result)  # [k, 32 real and 32 imaginary parts]: bin k + 16 m
-    for m in range(16):
-        for k in range(9):
-            spectrum[2 * (16 * m + k)], spectrum[2 * (16 * m + k) + 1] = result[k, m], result[k, 32 + m]
-        for k in range(1, 8):
-            bin_ = 16 * m + 16 - k
-            spectrum[2 * bin_], spectrum[2 * bin_ + 1] = result[k, 31 - m], -result[k, 63 - m]
-    spectrum[2 * BINS - 2], spectrum[2 * BINS - 1] = result[0, 16], result[0, 48]
+def _turn(real, imaginary, cosine, sine):
+    """Turn complex numbers back by an angle, in place; with real and imaginary parts exchanged, forth."""
+    re, im, c, s = real.reshape(-1), imaginary.reshape(-1), cosine.reshape(-1), sine.reshape(-1)
+    for i in range(len(re)):
+        re[i], im[i] = re[i] * c[i] + im[i] * s[i], im[i] * c[i] - re[i] * s[i]
 
 
 @_jit
-def _to_samples(spectrum, window, second, twiddle, first, grid, rows, turned):
-    """Samples [WINDOW] times window [1, WINDOW], left in grid: the inverse of :func:`_to_spectrum`."""
-    before, result = turned[:9], turned[9:]
-    for m in range(16):
-        for k in range(9):
-            before[k, m], before[k, 32 + m] = spectrum[2 * (16 * m + k)], spectrum[2 * (16 * m + k) + 1]
-            mirror = 2 * (WINDOW - 16 * (m + 16) - k)  # bins above the middle are conjugates
-            before[k, 16 + m], before[k, 48 + m] = spectrum[mirror], -spectrum[mirror + 1]
-    before[0, 32] = before[0, 48] = _ZERO  # the inverse ignores the imaginary part of the outermost bins
-    _multiply(before, second, result)
-    for k in range(9):
-        for n in range(32):
-            re, im, c, s = result[k, n], result[k, 32 + n], twiddle[k, n], twiddle[9 + k, n]
-            rows[k, n], rows[9 + k, n] = re * c - im * s, im * c + re * s
+def _to_spectrum(grid, first, twiddle, second, rows, halves, turned, spectrum):
+    """Spectrum [2 * 2 * 4, BANDS] in our order of the samples in grid [16, 32]: 16 points by twice 16 points.
+
+    rows, halves and turned [18, 32] are room: nine real and nine imaginary parts (the others are their conjugates); then
+    sums and differences of halves, 16 real and 16 imaginary parts in a row; then even and odd bins likewise.
+    """
+    _multiply(first, grid, rows)
+    _turn(rows[:9], rows[9:], twiddle[:9], twiddle[9:])
+    half = rows.shape[1] // 2
+    for row in range(len(rows)):
+        low, high, k, part = rows[row, :half], rows[row, half:], row % 9, row // 9 * half
+        sums, differences = halves[k, part : part + half], halves[9 + k, part : part + half]
+        for n in range(len(low)):
+            sums[n], differences[n] = low[n] + high[n], low[n] - high[n]
+    _multiply(halves[:9].T, second[:32], turned[:9])
+    _multiply(halves[9:].T, second[32:], turned[9:])
+    for q in range(8):  # turned[k, p] is bin 32 p + k, turned[9 + k, p] is bin 32 p + 16 + k
+        row = 8 * (q % 2) + q // 2
+        re, im = spectrum[row], spectrum[4 + row]
+        a, b, c, d = turned[q], turned[17 - q], turned[9 + q], turned[8 - q]
+        for p in range(8):
+            re[4 * p], re[4 * p + 1], re[4 * p + 2], re[4 * p + 3] = a[p], b[15 - p], c[p], d[15 - p]
+            im[4 * p], im[4 * p + 1], im[4 * p + 2], im[4 * p + 3] = a[16 + p], -b[31 - p], c[16 + p], -d[31 - p]
+    spectrum[0, 32], spectrum[4, 32] = turned[0, 8], turned[0, 24]
+
+
+@_jit
+def _to_samples(spectrum, second, twiddle, first, turned, halves, rows, grid):
+    """Samples, left in grid: the inverse of :func:`_to_spectrum`."""
+    for q in range(8):
+        row = 8 * (q % 2) + q // 2
+        re, im = spectrum[row], spectrum[4 + row]
+        a, b, c, d = turned[q], turned[17 - q], turned[9 + q], turned[8 - q]
+        for p in range(8):
+            a[p], b[15 - p], c[p], d[15 - p] = re[4 * p], re[4 * p + 1], re[4 * p + 2], re[4 * p + 3]
+            a[16 + p], b[31 - p], c[16 + p], d[31 - p] = im[4 * p], -im[4 * p + 1], im[4 * p + 2], -im[4 * p + 3]
+    re, im, a, b, c, d = spectrum[0], spectrum[4], turned[0], turned[9], turned[8], turned[17]
+    for p in range(8):  # rows 0 and 8 are conjugates of themselves
+        a[8 + p], a[24 + p] = re[32 - 4 * p], -im[32 - 4 * p]
+        b[8 + p], b[24 + p] = re[30 - 4 * p], -im[30 - 4 * p]
+        c[p], c[16 + p], d[p], d[16 + p] = re[4 * p + 1], im[4 * p + 1], re[4 * p + 3], im[4 * p + 3]
+    a[16] = a[24] = _ZERO  # the inverse ignores the imaginary part of the outermost bins
+    _multiply(turned[:9].T, second[:32], halves[:9])
+    _multiply(turned[9:].T, second[32:], halves[9:])
+    half = rows.shape[1] // 2
+    for row in range(len(rows)):
+        low, high, k, part = rows[row, :half], rows[row, half:], row % 9, row // 9 * half
+        even, odd = halves[k, part : part + half], halves[9 + k, part : part + half]
+        for n in range(len(low)):
+            low[n], high[n] = even[n] + odd[n], even[n] - odd[n]
+    _turn(rows[9:], rows[:9], twiddle[:9], twiddle[9:])
     _multiply(first, rows, grid)
-    flat = grid.reshape(-1)
-    for n in range(WINDOW):
-        flat[n] *= window[0, n]
+
+
+@_jit
+def _split(values, spectrum):
+    """Spectrum [2 * 2 * 4, BANDS] in our order of bins [2 * BINS], real and imaginary part in turn."""
+    for i in range(BINS):
+        row = i % 2 * 8 + i % 8 // 2
+        spectrum[row, i // 8], spectrum[4 + row, i // 8] = values[2 * i], values[2 * i + 1]
+
+
+@_jit
+def _join(spectrum, values):
+    """The inverse of :func:`_split`."""
+    for i in range(BINS):
+        row = i % 2 * 8 + i % 8 // 2
+        values[2 * i], values[2 * i + 1] = spectrum[row, i // 8], spectrum[4 + row, i // 8]
 
 
 # ------------------------------------------------------------------------------------------------ whole frames
@@ -527,121 +792,119 @@ def _get(block, place):
 
 
 @_jit
-def _frame(spectrum, gates, decide, shift, weights, table, units, memory, places, out):
-    """One frame: spectrum [2F] to out [2F]; see :func:`run`."""
-    taps, compressed, magnitude = (
-        _get(memory, places[TAPS]), _get(memory, places[COMPRESSED]), _get(memory, places[MAGNITUDE])[0]
-    )  # fmt: skip
-    skip_1, skip_2 = _get(memory, places[SKIP_1]), _get(memory, places[SKIP_2])
-    x, y, normal = _get(memory, places[BOTTLENECK]), _get(memory, places[SUM]), _get(memory, places[NORMAL])
-    mixed, hiddens = _get(memory, places[MIXED]), _get(memory, places[HIDDEN])
-    wide, scores = _get(memory, places[WIDE]), _get(memory, places[SCORES])
-    columns = _get(memory, places[COLUMNS])
-    columns_2, columns_3 = _get(memory, places[COLUMNS_2]), _get(memory, places[COLUMNS_3])
-    taps_3, taps_2, taps_1 = _get(memory, places[TAPS_3]), _get(memory, places[TAPS_2]), _get(memory, places[TAPS_1])
-    _compress(spectrum, taps, compressed, magnitude)
+def _frame(gates, decide, shift, weights, memory, plan):
+    """One frame, in place: the spectrum in the memory; see :func:`run`."""
+    spectrum, taps = _get(memory, plan[SPECTRUM]), _get(memory, plan[TAPS])
+    _compress(spectrum)
     if decide:
         _decide(
-            magnitude, _get(weights, table[POLICY_POOLING]), _get(weights, table[POLICY_IN]),
-            _get(weights, table[POLICY_OWN]), _get(weights, table[POLICY_BIAS]), _get(weights, table[POLICY_OUT]),
-            _get(weights, table[POLICY_OUT_BIAS]), _get(memory, places[POLICY_STATE])[0], shift, gates,
+            spectrum, _get(memory, plan[MAGNITUDE]), _get(weights, plan[POLICY_POOLING]), _get(weights, plan[POLICY_GRU]),
+            _get(weights, plan[POLICY_OUT]), _get(memory, plan[POLICY_STATE]), _get(memory, plan[POLICY_GATES]),
+            _get(memory, plan[MARGINS]), shift, gates,
         )  # fmt: skip
-    slopes = _get(weights, table[SLOPES])
     # n[k]: how many channels, heads, groups or hidden units run behind gate k
+    units = plan[UNITS:]
     n = np.empty(len(gates), np.int64)
     for k in range(len(gates)):
         n[k] = units[k, 1 if gates[k] else 0]
+    head_width, group_width = units[10, 0], units[10, 1]
+    biases, slopes = _get(weights, plan[BIASES]), _get(weights, plan[SLOPES])
 
-    _multiply(_get(weights, table[ENCODER_1]), taps, skip_1)
-    _activate(skip_1, slopes[0])
-    skip_2[n[0] :] = _ZERO
-    _encode(skip_1, _get(weights, table[ENCODER_2])[: n[0]], slopes[1], columns_2, skip_2[: n[0]])
-    x[n[1] :] = _ZERO
-    encoder_3 = _get(weights, table[ENCODER_3]) if gates[0] else _get(weights, table[ENCODER_3_STATIC])
-    _encode(skip_2[: n[0]], encoder_3[: n[1]], slopes[2], columns_3[: 1 + 3 * n[0]], x[: n[1]])
-    _add(x, _get(weights, table[EMBEDDING]))
+    level_1, level_2 = _get(memory, plan[LEVEL_1]), _get(memory, plan[LEVEL_2])[: 3 * n[0]]
+    pair, embedding = _get(memory, plan[BOTTLENECK]), _get(weights, plan[EMBEDDING])
+    x = pair[: len(embedding)]
+    _lay_taps(spectrum, taps)
+    _encode_1(taps, _get(weights, plan[ENCODER_1]), biases[0], slopes[0], level_1)
+    _encode_2(level_1, _get(weights, plan[ENCODER_2])[:, : n[0]], biases[1], slopes[1], level_2)
+    encoder_3 = _get(weights, plan[ENCODER_3 if gates[0] else ENCODER_3_STATIC])
+    _encode_3(level_2, encoder_3[:, : n[1]], biases[2], slopes[2], embedding, x)
 
-    _normalise(x, normal, columns)
-    rows = 3 * n[2] * units[10, 0]
+    normal, softmax, scores = _get(memory, plan[NORMAL]), _get(memory, plan[SOFTMAX]), _get(memory, plan[SCORES])
+    mixed, hiddens, wide = _get(memory, plan[MIXED]), _get(memory, plan[HIDDEN]), _get(memory, plan[WIDE])
+    _normalise(x, normal)
+    rows = n[2] * head_width
     _attend(
-        x, normal, _get(weights, table[HEADS_1])[:rows],
-        _get(weights, table[HEADS_OUT_1]) if gates[2] else _get(weights, table[HEADS_OUT_STATIC_1]),
-        n[2], wide[:rows], mixed[: 1 + rows // 3], scores, y, columns,
+        x, normal, _get(weights, plan[HEADS_1])[:, : 3 * rows],
+        _get(weights, plan[HEADS_OUT_1])[: 1 + rows], n[2], wide[: 3 * rows], mixed[: 1 + rows],
+        scores, softmax,
     )  # fmt: skip
-    _normalise(x, normal, columns)
+    _normalise(x, normal)
     _feed_forward(
-        x, normal, _get(weights, table[UP_1])[: n[3]],
-        _get(weights, table[DOWN_1]) if gates[3] else _get(weights, table[DOWN_STATIC_1]), hiddens[: 1 + n[3]], y,
+        x, normal, _get(weights, plan[UP_1])[:, : n[3]], _get(weights, plan[DOWN_1])[: 1 + n[3]],
+        hiddens[: 1 + n[3]],
     )  # fmt: skip
-    _normalise(x, normal, columns)
-    rows = 3 * n[4] * units[10, 1]
+    _normalise(x, normal)
+    rows = 3 * n[4] * group_width
     _recur(
-        x, normal, _get(weights, table[GROUPS_IN])[:rows], _get(weights, table[GROUPS_OWN])[:rows],
-        _get(weights, table[GROUPS_OWN_BIAS]),
-        _get(weights, table[GROUPS_OUT]) if gates[4] else _get(weights, table[GROUPS_OUT_STATIC]),
-        _get(memory, places[STATES])[: 1 + rows // 3], wide[:rows], _get(memory, places[OWN_GATES]), y,
+        x, normal, _get(weights, plan[GROUPS_IN])[:, :rows], _get(weights, plan[GROUPS_OWN])[:, :rows],
+        _get(weights, plan[GROUPS_OUT])[: n[4] * (1 + group_width)],
+        _get(memory, plan[STATES])[: n[4] * (1 + group_width)], wide[:rows], _get(memory, plan[OWN_GATES]),
     )  # fmt: skip
-    _normalise(x, normal, columns)
+    _normalise(x, normal)
     _feed_forward(
-        x, normal, _get(weights, table[UP_2])[: n[5]],
-        _get(weights, table[DOWN_2]) if gates[5] else _get(weights, table[DOWN_STATIC_2]), hiddens[: 1 + n[5]], y,
+        x, normal, _get(weights, plan[UP_2])[:, : n[5]], _get(weights, plan[DOWN_2])[: 1 + n[5]],
+        hiddens[: 1 + n[5]],
     )  # fmt: skip
-    _normalise(x, normal, columns)
-    rows = 3 * n[6] * units[10, 0]
+    _normalise(x, normal)
+    rows = n[6] * head_width
     _attend(
-        x, normal, _get(weights, table[HEADS_3])[:rows],
-        _get(weights, table[HEADS_OUT_3]) if gates[6] else _get(weights, table[HEADS_OUT_STATIC_3]),
-        n[6], wide[:rows], mixed[: 1 + rows // 3], scores, y, columns,
+        x, normal, _get(weights, plan[HEADS_3])[:, : 3 * rows],
+        _get(weights, plan[HEADS_OUT_3])[: 1 + rows], n[6], wide[: 3 * rows], mixed[: 1 + rows],
+        scores, softmax,
     )  # fmt: skip
-    _normalise(x, normal, columns)
+    _normalise(x, normal)
     _feed_forward(
-        x, normal, _get(weights, table[UP_3])[: n[7]],
-        _get(weights, table[DOWN_3]) if gates[7] else _get(weights, table[DOWN_STATIC_3]), hiddens[: 1 + n[7]], y,
+        x, normal, _get(weights, plan[UP_3])[:, : n[7]], _get(weights, plan[DOWN_3])[: 1 + n[7]],
+        hiddens[: 1 + n[7]],
     )  # fmt: skip
 
-    _decode(
-        x, _get(weights, table[DECODER_3])[: 3 * n[8]], _get(weights, table[DECODER_3_BIAS])[0], slopes[3],
-        taps_3[: 3 * n[8]], skip_2,
-    )  # fmt: skip
     is_wide = gates[0] or gates[8]
-    given = units[0, 1] if is_wide else units[0, 0]
-    decoder_2 = _get(weights, table[DECODER_2]) if is_wide else _get(weights, table[DECODER_2_STATIC])
-    _decode(
-        skip_2[:given], decoder_2[: 3 * n[9]], _get(weights, table[DECODER_2_BIAS])[0], slopes[4], taps_2[: 3 * n[9]],
-        skip_1,
+    even = _get(weights, plan[DECODER_2_EVEN if is_wide else DECODER_2_EVEN_STATIC])
+    odd = _get(weights, plan[DECODER_2_ODD if is_wide else DECODER_2_ODD_STATIC])
+    decoded, mask = _get(memory, plan[DECODED])[: 3 * even.shape[0]], _get(memory, plan[MASK])
+    _decode_3(
+        pair, _get(weights, plan[DECODER_3_EVEN])[:, : n[8]], _get(weights, plan[DECODER_3_ODD])[:, : n[8]], biases[3],
+        slopes[3], level_2, decoded,
     )  # fmt: skip
-    _multiply(_get(weights, table[DECODER_1]), skip_1, taps_1)
-    _expand(taps_1, compressed, out, _get(weights, table[DECODER_1_BIAS])[0], _get(memory, places[MASK]))
+    _decode_2(decoded, even[:, : n[9]], odd[:, : n[9]], biases[4], slopes[4], level_1, _get(memory, plan[ADDED]))
+    _decode_1(level_1, _get(weights, plan[DECODER_1]), mask)
+    _expand(mask, _get(weights, plan[DECODER_1_BIAS])[0], spectrum)
 
 
 @_jit
-def run(spectrum, samples, overlap, gates, decide, shift, weights, table, units, memory, places, out):
-    """Frames, one after the other: of a spectrum, or of samples with the transforms here too.
+def run(given, gates, out, decide, shift, weights, memory, plan):
+    """Frames, one after the other: of samples, with the transforms here too, or of a spectrum.
 
-    spectrum [T, 2F] (real and imaginary parts in turn) becomes out [T, 2F]; or, where T is 0, samples [(T + 1) HOP]
-    become out [T, HOP] and overlap [HOP] is kept for the next call. gates [T, 10] are read, or written where the policy
-    is to `decide`. weights and memory are flat blocks, described by table and places; units [11, 2]: units of each layer
-    that run when its gate is 0 and 1, then the widths of a head and of a group.
+    given [T, HOP] becomes out [T, HOP], late by a hop; or given [T, 2 * BINS] (real and imaginary parts in turn) becomes
+    out [T, 2 * BINS]. gates [T, 10] are read, or written where the policy is to `decide`. weights and memory are flat
+    blocks; plan [n, 3] says where what lies in them, then `Weights.units`.
     """
-    own, grid = _get(memory, places[SPECTRUM])[0], _get(memory, places[GRID])
-    turned, rows = _get(memory, places[TURNED]), _get(memory, places[ROWS])
-    block = grid.reshape(-1)
-    window, twiddle = _get(weights, table[WINDOWED]), _get(weights, table[TWIDDLE])
-    forward_1, forward_2 = _get(weights, table[FORWARD_1]), _get(weights, table[FORWARD_2])
-    backward_1, backward_2 = _get(weights, table[BACKWARD_1]), _get(weights, table[BACKWARD_2])
+    spectrum, grid, rows = _get(memory, plan[SPECTRUM]), _get(memory, plan[GRID]), _get(memory, plan[ROWS])
+    halves, turned = _get(memory, plan[HALVES]), _get(memory, plan[TURNED])
+    past, overlap = _get(memory, plan[PAST])[0], _get(memory, plan[OVERLAP])[0]
+    twiddle, window = _get(weights, plan[TWIDDLE]), _get(weights, plan[WINDOWED])
+    earlier, later = grid.reshape(2, -1)
+    rising, falling = window[0], window[1]
     for t in range(len(out)):
-        source, target = own, own
-        if len(spectrum):
-            source, target = spectrum[t], out[t]
+        source, target = given[t], out[t]
+        if len(source) == HOP:
+            for i in range(HOP):
+                earlier[i], later[i] = past[i] * rising[i], source[i] * falling[i]
+                past[i] = source[i]
+            forward_1, forward_2 = _get(weights, plan[FORWARD_1]), _get(weights, plan[FORWARD_2])
+            _to_spectrum(grid, forward_1, twiddle, forward_2, rows, halves, turned, spectrum)
         else:
-            piece = samples[t * HOP : t * HOP + WINDOW]
-            _to_spectrum(piece, window, forward_1, twiddle, forward_2, grid, rows, turned, own)
-        _frame(source, gates[t], decide, shift, weights, table, units, memory, places, target)
-        if not len(spectrum):
-            _to_samples(own, window, backward_2, twiddle, backward_1, grid, rows, turned)
-            for n in range(HOP):
-                out[t, n] = overlap[n] + block[n]
-                overlap[n] = block[HOP + n]
+            _split(source, spectrum)
+        spectrum[8, BANDS - 1] = spectrum[12, BANDS - 1] = _ZERO  # there is no bin 257, whatever its mask was
+        _frame(gates[t], decide, shift, weights, memory, plan)
+        if len(source) == HOP:
+            backward_2, backward_1 = _get(weights, plan[BACKWARD_2]), _get(weights, plan[BACKWARD_1])
+            _to_samples(spectrum, backward_2, twiddle, backward_1, turned, halves, rows, grid)
+            for i in range(HOP):
+                target[i] = overlap[i] + earlier[i] * rising[i]
+                overlap[i] = later[i] * falling[i]
+        else:
+            _join(spectrum, target)
 
 
 # ------------------------------------------------------------------------------------------------ from the network
@@ -649,18 +912,19 @@ def _transforms() -> list[np.ndarray]:
     """Matrices of the Fourier transforms and the window, in the order of the block of weights."""
     k, n, m = np.arange(9), np.arange(32), np.arange(16)
     inner = 2 * np.pi * np.outer(k, m) / 16  # 16 points: bin k, sample m
-    outer = 2 * np.pi * np.outer(n, n) / 32  # 32 points, symmetric
-    turn = 2 * np.pi * np.outer(k, n) / WINDOW
-    cosine, sine = np.cos(outer), np.sin(outer)
+    # Half of 32 points: even bins from the sums of the halves, odd ones from their differences.
+    outer = [2 * np.pi * np.outer(m, bins) / 32 for bins in (2 * m, 2 * m + 1)]
+    forward = [np.block([[np.cos(x), -np.sin(x)], [np.sin(x), np.cos(x)]]) for x in outer]
+    twiddle = 2 * np.pi * np.outer(k, n) / WINDOW
     # Bins 1 to 7 stand for 9 to 15 as well.
     twice = np.where((k == 0) | (k == 8), 1, 2) / WINDOW
     return [
-        np.concatenate([np.cos(inner), -np.sin(inner)]),
-        np.block([[cosine, -sine], [sine, cosine]]),
-        np.block([[cosine, sine], [-sine, cosine]]),
-        np.concatenate([twice[:, None] * np.cos(inner), -twice[:, None] * np.sin(inner)]).T,
-        np.concatenate([np.cos(turn), np.sin(turn)]),
-        np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW))[None],
+        np.concatenate([np.cos(inner), -np.sin(inner)]).T,
+        np.concatenate(forward),
+        np.concatenate([matrix.T for matrix in forward]),
+        np.concatenate([twice[:, None] * np.cos(inner), -twice[:, None] * np.sin(inner)]),
+        np.concatenate([np.cos(twiddle), np.sin(twiddle)]),
+        np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).reshape(2, HOP),
     ]
 
 
@@ -669,73 +933,87 @@ def _array(tensor) -> np.ndarray:
 
 
 def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """[N, 1 + K]: the bias is the weight of a first input that is always one."""
-    return np.concatenate([bias[:, None], weight], axis=1)
+    """[1 + K, N] of weight [N, K]: the bias is the weight of a first input that is always one."""
+    return np.concatenate([bias[None], weight.T])
 
 
-def _fill(array: np.ndarray, rows: int) -> np.ndarray:
-    """`array` with rows of NaN appended up to `rows`: a part that is absent, and never read."""
-    return np.concatenate([array, np.full((rows - len(array), *array.shape[1:]), np.nan, np.float32)])
+def _fill(array: np.ndarray, columns: int) -> np.ndarray:
+    """`array` with columns of NaN appended up to `columns`: a part that is absent, and never read."""
+    return np.pad(array, ((0, 0), (0, columns - array.shape[1])), constant_values=np.nan)
 
 
-def _encoder(block) -> np.ndarray:
-    """[N, 1 + inputs * taps] of a convolution; time is outermost, then input channel, then tap."""
-    weight = _array(block.conv.weight).transpose(0, 2, 1, 3).reshape(len(block.conv.weight), -1)
-    return _fill(_biased(weight, _array(block.conv.bias)), block.static + block.dynamic + block.absent)
+def _outputs(block) -> int:
+    return block.static + block.dynamic + block.absent
 
 
-def _decoder(block) -> tuple[np.ndarray, np.ndarray]:
-    """[N * taps, C] and biases [1, N] of a transposed convolution."""
-    weight = _array(block.conv.weight)[:, :, 0].transpose(1, 2, 0)
-    outputs = block.static + block.dynamic + block.absent
-    return _fill(weight, outputs).reshape(-1, block.inputs), _fill(_array(block.conv.bias), outputs)[None]
+def _encoder(block, inputs: int) -> np.ndarray:
+    """[taps * inputs * times, N] of a convolution of the first `inputs` channels."""
+    weight = _array(block.conv.weight).transpose(3, 1, 2, 0)[:, :inputs]
+    return _fill(weight.reshape(-1, weight.shape[-1]), _outputs(block))
 
 
-def _pair(full: np.ndarray, static: int) -> list[np.ndarray]:
-    """A matrix that reads a dynamic part, and the one that reads the first `static` inputs alone."""
-    return [full, full[:, :static]]
+def _decoder(block, inputs: int) -> list[np.ndarray]:
+    """What gives the even bands [C, N] and the odd ones [2 * C, N] of a transposed convolution of C = `inputs` channels."""
+    left, even, right = _array(block.conv.weight)[:inputs, :, 0].transpose(2, 0, 1)
+    return [_fill(even, _outputs(block)), _fill(np.concatenate([right, left]), _outputs(block))]
+
+
+def _last_decoder(block) -> np.ndarray:
+    """[3 * C, 2 * 2]: real and imaginary part of the even bins, then of the odd ones, from three bands."""
+    taps = _array(block.conv.weight)[:, :, 0].transpose(2, 0, 1)  # [5, C, 2]
+    even, odd = (taps[4], taps[2], taps[0]), (np.zeros_like(taps[0]), taps[3], taps[1])
+    return np.concatenate([np.concatenate(part) for part in (even, odd)], axis=1)
 
 
 def _attention(block) -> list[np.ndarray]:
     heads, width = block.static + block.dynamic, block.head_width
     weight = _biased(_array(block.query_key_value.weight), _array(block.query_key_value.bias))
-    weight = weight.reshape(3, heads, width, -1).transpose(1, 0, 2, 3).copy()
-    weight[:, 0] *= width**-0.5
-    out = _biased(_array(block.out.weight), _array(block.out.bias))
-    return [weight.reshape(3 * heads * width, -1), *_pair(out, 1 + block.static * width)]
+    weight = weight.reshape(-1, 3, heads, width).transpose(0, 2, 1, 3).copy()
+    weight[:, :, 0] *= width**-0.5
+    return [weight.reshape(-1, 3 * heads * width), _biased(_array(block.out.weight), _array(block.out.bias))]
 
 
 def _linear(block) -> list[np.ndarray]:
-    down = _biased(_array(block.down.weight), _array(block.down.bias))
-    return [_biased(_array(block.up.weight), _array(block.up.bias)), *_pair(down, 1 + block.static)]
+    return [_biased(_array(layer.weight), _array(layer.bias)) for layer in (block.up, block.down)]
 
 
 def _recurrence(block) -> list[np.ndarray]:
-    width, inputs, own, own_bias = block.group_width, [], [], []
-    for group in block.groups:
-        bias, hidden_bias = _array(group.bias_ih_l0), _array(group.bias_hh_l0)
-        bias[: 2 * width] += hidden_bias[: 2 * width]
+    width, inputs, own, out = block.group_width, [], [], []
+    for index, group in enumerate(block.groups):
+        bias, own_bias = _array(group.bias_ih_l0), _array(group.bias_hh_l0)
+        bias[: 2 * width] += own_bias[: 2 * width]
+        own_bias[: 2 * width] = 0
         inputs.append(_biased(_array(group.weight_ih_l0), bias))
-        own.append(_array(group.weight_hh_l0))
-        own_bias.append(hidden_bias[2 * width :, None])
-    out = _biased(_array(block.out.weight), _array(block.out.bias))
-    return [*map(np.concatenate, (inputs, own, own_bias)), *_pair(out, 1 + block.static * width)]
+        own.append(_biased(_array(group.weight_hh_l0), own_bias))
+        # Each group has its row of ones; that of the first one, which always runs, brings the bias.
+        part = _array(block.out.weight)[:, index * width : (index + 1) * width]
+        out.append(_biased(part, _array(block.out.bias) * (index == 0)))
+    return [np.concatenate(inputs, axis=1), np.concatenate(own, axis=1), np.concatenate(out)]
+
+
+def _widen(array: np.ndarray) -> np.ndarray:
+    """`array` with columns of zero appended up to a multiple of 32, which a product can have."""
+    return np.pad(array, ((0, 0), (0, -array.shape[1] % 32)))
 
 
 def _policy(policy: Policy | None) -> list[np.ndarray]:
     if policy is None:
-        return [np.zeros((0, 0), np.float32)] * 6
+        return [np.zeros((0, 0), np.float32)] * 3
     gru, width = policy.recurrent, policy.width
+    pooling = _widen(_array(policy.pooling))
+    row = np.arange(8)[:, None] % 4 * 2 + np.arange(8)[:, None] // 4  # even bins first
+    bins = row + 8 * np.arange(BANDS)
+    ordered = np.where(bins[..., None] < BINS, pooling[np.minimum(bins, BINS - 1)], f32(0)).reshape(8 * BANDS, -1)
+    weights = np.zeros((pooling.shape[1] + 1 + width, 4 * width), np.float32)
+    inputs, one, own = weights[: policy.bands], weights[pooling.shape[1]], weights[pooling.shape[1] + 1 :]
+    inputs[:, : 3 * width] = _array(gru.weight_ih_l0).T
+    own[:, : 2 * width], own[:, 3 * width :] = np.split(_array(gru.weight_hh_l0).T, [2 * width], axis=1)
     bias, own_bias = _array(gru.bias_ih_l0), _array(gru.bias_hh_l0)
-    bias[: 2 * width] += own_bias[: 2 * width]
-    both = np.zeros((2, 3 * width), np.float32)
-    both[0], both[1, :width] = bias, own_bias[2 * width :]
-    out, out_bias = _array(policy.logits.weight), _array(policy.logits.bias)
+    one[: 3 * width], one[3 * width :] = bias, own_bias[2 * width :]
+    one[: 2 * width] += own_bias[: 2 * width]
+    out = _biased(_array(policy.logits.weight), _array(policy.logits.bias))
     # What decides is the open minus the closed logit.
-    return [
-        _array(policy.pooling).T, _array(gru.weight_ih_l0), _array(gru.weight_hh_l0), both,
-        out[1::2] - out[::2], (out_bias[1::2] - out_bias[::2])[None],
-    ]  # fmt: skip
+    return [ordered, _widen(weights), _widen(out[:, 1::2] - out[:, ::2])]
 
 
 def _pack(arrays: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -751,19 +1029,23 @@ def _memory(network: Network) -> list[np.ndarray]:
     """What a stream remembers before its first frame, and room to work in, in the order of the block of memory."""
     c1, c2, c3 = network.config.channels
     gru, policy = network.time.gru, getattr(network, "policy", None)
-    states, heads = (gru.static + gru.dynamic) * gru.group_width, network.frequency_1.attention.out.in_features
+    groups, heads = gru.static + gru.dynamic, network.frequency_1.attention.out.in_features
     hidden = max(b.feed_forward.up.out_features for b in (network.frequency_1, network.time, network.frequency_2))
+    pooled, gates = (-(-n // 32) * 32 if policy else 0 for n in (policy and policy.bands, policy and 4 * policy.width))
     shapes = [
-        (21, BANDS_1), (1 + states, BANDS), (1, policy.width if policy else 0),
-        (2, BINS + 4), (1, BINS), (1 + 3 * c1, BANDS_2), (1 + 3 * c2, BANDS), (1 + c3, BANDS), (1 + hidden, BANDS),
-        (1 + heads, BANDS), (c1, BANDS_1), (c2, BANDS_2), (c3, BANDS), (3 * max(heads, states), BANDS),
-        (3 * gru.group_width, BANDS), (BANDS, BANDS), (c3, BANDS), (3 * c2, BANDS), (3 * c1, BANDS_2), (10, BANDS_1),
-        (2, BINS), (1, 2 * BINS), (16, 32), (18, 64), (18, 32), (2, BANDS),
+        (44, BANDS), (groups * (1 + gru.group_width), BANDS), (1, pooled + 1 + policy.width if policy else 0),
+        (1, HOP), (1, HOP),
+        (16, BANDS), (6 * c1, BANDS), (3 * c2, BANDS), (3 * c2, BANDS), (2 * c3, BANDS), (1 + c3, BANDS), (1, BANDS),
+        (1 + hidden, BANDS), (1 + heads, BANDS), (3 * max(heads, groups * gru.group_width), BANDS),
+        (3 * gru.group_width, BANDS), (BANDS, BANDS), (c1, BANDS), (16, BANDS),
+        (16, 32), (18, 32), (18, 32), (18, 32), (8, BANDS), (1, gates), (1, 32),
     ]  # fmt: skip
-    arrays = [np.zeros(shape, np.float32) for shape in shapes]
-    for index in (TAPS, STATES, COLUMNS_2, COLUMNS_3, NORMAL, HIDDEN, MIXED):
+    arrays = dict(zip(range(TAPS, UNITS), (np.zeros(shape, np.float32) for shape in shapes), strict=True))
+    for index in (NORMAL, HIDDEN, MIXED):
         arrays[index][0] = 1  # the input that the bias is the weight of
-    return arrays
+    arrays[STATES][:: 1 + gru.group_width] = 1
+    arrays[POLICY_STATE][:, pooled : pooled + 1] = 1
+    return list(arrays.values())
 
 
 class Weights(NamedTuple):
@@ -771,7 +1053,9 @@ class Weights(NamedTuple):
 
     block: np.ndarray
     table: np.ndarray
+    """[37, 3]: start, rows and columns of each matrix in the block."""
     units: np.ndarray
+    """[11, 2]: units of each layer that run when its gate is 0 and 1, then the widths of a head and of a group."""
 
 
 def pack(network: Network) -> Weights:
@@ -784,27 +1068,29 @@ def pack(network: Network) -> Weights:
     units = [(b.static, b.static + b.dynamic + getattr(b, "absent", 0)) for b in blocks]
     units.append((network.frequency_1.attention.head_width, network.time.gru.group_width))
     channels = network.config.channels
-    slopes = np.zeros((5, max(channels)), np.float32)
+    convolutions = [network.encoder_1, network.encoder_2, network.encoder_3, network.decoder_3, network.decoder_2]
+    biases, slopes = np.zeros((2, 5, max(channels)), np.float32)
+    for row, block in zip(biases, convolutions, strict=True):
+        row[: len(block.conv.bias)] = _array(block.conv.bias)
     for row, slope in zip(slopes, network.slopes, strict=True):
         row[: len(slope)] = _array(slope)
     narrow = units[0][0]  # channels that encoder 2 always gives
-    encoder_3, (decoder_2, decoder_2_bias) = _encoder(network.encoder_3), _decoder(network.decoder_2)
     block, table = _pack(
         [
             *_transforms(),
-            _encoder(network.encoder_1), _encoder(network.encoder_2), *_pair(encoder_3, 1 + 3 * narrow),
+            _encoder(network.encoder_1, 2), _encoder(network.encoder_2, channels[0]),
+            _encoder(network.encoder_3, channels[1]), _encoder(network.encoder_3, narrow),
             _array(network.band_embedding).T,
             *_attention(network.frequency_1.attention), *_linear(network.frequency_1.feed_forward),
             *_recurrence(network.time.gru), *_linear(network.time.feed_forward),
             *_attention(network.frequency_2.attention), *_linear(network.frequency_2.feed_forward),
-            *_decoder(network.decoder_3), *_pair(decoder_2, narrow), decoder_2_bias, *_decoder(network.decoder_1), slopes,
+            *_decoder(network.decoder_3, channels[2]),
+            *_decoder(network.decoder_2, channels[1]), *_decoder(network.decoder_2, narrow),
+            _last_decoder(network.decoder_1), _array(network.decoder_1.conv.bias)[None], biases, slopes,
             *_policy(getattr(network, "policy", None)),
         ]
     )  # fmt: skip
     return Weights(block, table, np.array(units, np.int64))
-
-
-_NO_SPECTRUM, _NO_SAMPLES = np.zeros((0, 2 * BINS), np.float32), np.zeros(0, np.float32)
 
 
 class KernelEngine:
@@ -830,7 +1116,9 @@ class KernelEngine:
     def __init__(self, network: Network, shift: float = 0.0):
         self.weights, self.shift = pack(network), np.float32(shift)
         self.parts, self.gate_count = network.config.parts, len(network.gate_names)
-        self._start, self._places = _pack(_memory(network))
+        self._start, places = _pack(_memory(network))
+        # One table for all: each array that is handed over costs time in every call.
+        self.plan = np.concatenate([self.weights.table, places, np.pad(self.weights.units, ((0, 0), (0, 1)))])
         self.reset()
 
     def reset(self) -> None:
@@ -845,37 +1133,24 @@ class KernelEngine:
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """See `dsn_lite.streaming.Engine`."""
-        used = self._gates(len(spectrum), gates)
-        spectrum = np.array(spectrum, np.complex64, order="C")
-        out = np.empty_like(spectrum)
-        run(
-            spectrum.view(np.float32), _NO_SAMPLES, _NO_SAMPLES, used, self._decides(gates), self.shift, *self.weights,
-            self.memory, self._places, out.view(np.float32),
-        )  # fmt: skip
+        out, used = self._run(np.array(spectrum, np.complex64, order="C").view(np.float32), gates)
+        return out.view(np.complex64), used
+
+    def run_samples(self, samples: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """The same with the transforms inside: float32 samples [T, HOP] to finished samples [T, HOP], late by a hop."""
+        # Numba would compile anew for what is read-only or strided.
+        return self._run(samples if samples.flags.carray else samples.copy(), gates)
+
+    def _run(self, given: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        decides = gates is None and self.parts == "gated"
+        used = np.empty((len(given), len(GATES)), np.uint8) if decides else self._gates(len(given), gates)
+        out = np.empty(given.shape, np.float32)
+        run(given, used, out, decides, self.shift, self.weights.block, self.memory, self.plan)
         return out, used if self.gate_count else used[:, :0]
-
-    def run_samples(
-        self, samples: np.ndarray, overlap: np.ndarray, gates: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The same with the transforms inside: float32 samples [(T + 1) HOP] to ([T, HOP], gates).
-
-        `overlap` [HOP] is what the last frame left for the next block; it is added and replaced.
-        """
-        frames = len(samples) // HOP - 1
-        used = self._gates(frames, gates)
-        out = np.empty((frames, HOP), np.float32)
-        run(
-            _NO_SPECTRUM, samples, overlap, used, self._decides(gates), self.shift, *self.weights, self.memory,
-            self._places, out,
-        )  # fmt: skip
-        return out, used if self.gate_count else used[:, :0]
-
-    def _decides(self, gates: np.ndarray | None) -> bool:
-        return gates is None and self.parts == "gated"
 
     def _gates(self, frames: int, gates: np.ndarray | None) -> np.ndarray:
         if gates is None or not self.gate_count:
-            used = np.empty((frames, len(GATES)), np.uint8)
+            used = np.empty((frames, len(GATES)), np.uint8)  # np.full would take a microsecond longer
             used.fill(self.parts == "always")
             return used
         if gates.dtype == np.uint8 and gates.flags.carray:  # as it is: the kernel takes whatever is not zero for open

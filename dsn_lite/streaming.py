@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -30,8 +29,8 @@ _WINDOW = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).as
 class Engine(Protocol):
     """Runs the frames of one stream through a network and remembers its state.
 
-    An engine that has the Fourier transforms inside offers ``run_samples(samples, overlap, gates)`` as well: float32
-    samples [(T + 1) * HOP] to finished samples [T, HOP] and gates; `overlap` [HOP] is added to the first and replaced.
+    An engine that has the Fourier transforms inside offers ``run_samples(samples, gates)`` as well: float32 samples
+    [T, HOP] to finished samples [T, HOP], late by a hop, and gates. Others are given it by :class:`Transforms`.
     """
 
     name: str
@@ -84,6 +83,43 @@ class TorchEngine:
             output = self.network(torch.from_numpy(spectrum)[None], given, self.state, shift=self.shift)
         self.state = output.state
         return output.spectrum[0].numpy(), output.gates[0].numpy().astype(np.uint8)
+
+
+class Transforms:
+    """Gives an engine that runs spectra the Fourier transforms: hops of samples in, finished hops out.
+
+    Parameters
+    ----------
+    engine : Engine
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.engine.reset()
+        self._past = self._overlap = np.zeros(HOP, np.float32)  # replaced and never written to
+
+    def copy(self) -> Transforms:
+        """See :class:`Engine`."""
+        twin = copy.copy(self)
+        twin.engine = self.engine.copy()
+        return twin
+
+    def run_samples(self, samples: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Engine`."""
+        hops = np.concatenate((self._past[None], samples))
+        windows = np.lib.stride_tricks.sliding_window_view(hops.reshape(-1), WINDOW)[::HOP]
+        spectrum = np.fft.rfft(windows * _WINDOW).astype(np.complex64)
+        enhanced, used = self.engine.run(spectrum, gates)
+        synthesis = np.fft.irfft(enhanced, n=WINDOW).astype(np.float32) * _WINDOW
+        blocks = synthesis[:, :HOP].copy()
+        blocks[0] += self._overlap
+        blocks[1:] += synthesis[:-1, HOP:]
+        self._past, self._overlap = hops[-1].copy(), synthesis[-1, HOP:].copy()
+        return blocks, used
 
 
 def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
@@ -162,25 +198,23 @@ class Stream:
                 raise InputError(f"gates have the shape {self._given.shape}; needed is [frames, {self.gate_count}]")
         self.policy = policy
         self.engine = make_engine(engine, model, model.budget_shift(budget)) if isinstance(engine, str) else engine
-        self._run_samples: Callable | None = getattr(self.engine, "run_samples", None)
+        self._runner = self.engine if hasattr(self.engine, "run_samples") else Transforms(self.engine)
         self._no_gates = np.zeros((0, self.gate_count), np.uint8)
         self._one_row = np.full((1, self.gate_count), self.policy == "open" if isinstance(policy, str) else 0, np.uint8)
         self.reset()
 
     def reset(self) -> None:
         """Start anew, as if nothing had been fed."""
-        self.engine.reset()
+        self._runner.reset()
         self.samples_in = self.samples_out = self.frames = 0
         self.gates = self._no_gates
-        self._input = np.zeros(WINDOW - HOP, np.float32)  # what precedes the first frame
-        self._overlap = np.zeros(HOP, np.float32)
+        self._input = _NO_SAMPLES  # less than a hop, waiting for the rest of it
 
     def copy(self) -> Stream:
         """An independent stream in the same state; the weights are shared."""
         twin = copy.copy(self)
-        twin.engine = self.engine.copy()
-        twin._run_samples = getattr(twin.engine, "run_samples", None)
-        twin._input, twin._overlap = self._input.copy(), self._overlap.copy()
+        twin._runner = self._runner.copy()
+        twin.engine = twin._runner.engine if isinstance(twin._runner, Transforms) else twin._runner
         return twin
 
     def feed(self, chunk: np.ndarray) -> np.ndarray:
@@ -216,49 +250,31 @@ class Stream:
         return self.gates
 
     def _advance(self, chunk: np.ndarray) -> np.ndarray:
-        samples = np.concatenate((self._input, chunk))
-        ready = len(samples) // HOP - 1
-        if ready <= 0:
-            self._input = samples
+        samples = np.concatenate((self._input, chunk)) if len(self._input) else chunk
+        ready, left = divmod(len(samples), HOP)
+        if left:
+            self._input = samples[ready * HOP :].copy()  # the caller may write to the chunk
+            samples = samples[: ready * HOP]
+        else:
+            self._input = _NO_SAMPLES
+        hops = samples.reshape(ready, HOP)
+        if not ready:
             result, self.gates = _NO_SAMPLES, self._no_gates
         elif ready <= BLOCK_FRAMES:
-            self._input = samples[ready * HOP :].copy()  # let go of the chunk it was a part of
-            result, self.gates = self._frames(samples[: (ready + 1) * HOP], ready)
+            result, self.gates = self._frames(hops)
         else:
-            outputs, gates = [], []
-            for first in range(0, ready, BLOCK_FRAMES):
-                frames = min(ready - first, BLOCK_FRAMES)
-                output, used = self._frames(samples[first * HOP : (first + frames + 1) * HOP], frames)
-                outputs.append(output)
-                gates.append(used)
-            self._input = samples[ready * HOP :].copy()
-            result, self.gates = np.concatenate(outputs), np.concatenate(gates)
+            parts = [self._frames(hops[first : first + BLOCK_FRAMES]) for first in range(0, ready, BLOCK_FRAMES)]
+            result, self.gates = map(np.concatenate, zip(*parts, strict=True))
         self.samples_out += len(result)
         return result
 
-    def _frames(self, samples: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        """Finished samples and gates of the next `frames` frames, which lie in `samples`."""
-        given = self._next_gates(frames)
-        if self._run_samples is not None:
-            blocks, used = self._run_samples(samples, self._overlap, given)
-        else:
-            blocks, used = self._transform(samples, given)
+    def _frames(self, hops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Finished samples and gates of the frames that end with `hops` [T, HOP]."""
+        blocks, used = self._runner.run_samples(hops, self._next_gates(len(hops)))
         is_first = self.frames == 0
-        self.frames += frames
+        self.frames += len(hops)
         # The first frame's first half lies before the signal.
         return (blocks[1:] if is_first else blocks).reshape(-1), used
-
-    def _transform(self, samples: np.ndarray, given: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Finished blocks [T, HOP] and gates by way of the engine's spectra."""
-        windows = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
-        spectrum = np.fft.rfft(windows * _WINDOW).astype(np.complex64)
-        enhanced, used = self.engine.run(spectrum, given)
-        synthesis = np.fft.irfft(enhanced, n=WINDOW).astype(np.float32) * _WINDOW
-        blocks = synthesis[:, :HOP].copy()
-        blocks[0] += self._overlap
-        blocks[1:] += synthesis[:-1, HOP:]
-        self._overlap = synthesis[-1, HOP:].copy()
-        return blocks, used
 
     def _next_gates(self, frames: int) -> np.ndarray | None:
         """Gates [frames, K] that are not the policy's; None where the policy decides or nothing can be gated."""
@@ -274,5 +290,3 @@ class Stream:
         if frames == 1:
             return self._one_row.copy()  # the caller gets to see it
         return np.full((frames, self.gate_count), self.policy == "open", np.uint8)
-
-

@@ -1,5 +1,11 @@
 """The compiled engine equals the PyTorch network on every gate pattern, and never reads a closed part."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -142,11 +148,11 @@ def test_closed_groups_hold_their_state(random_network):
     engine = KernelEngine(network)
     frames = spectrum(6)
     engine.run(frames[:3], np.ones((3, 10), np.uint8))
-    states = kernel._get(engine.memory, engine._places[kernel.STATES])
-    width = 1 + network.time.gru.static * network.time.gru.group_width
+    states = kernel._get(engine.memory, engine.plan[kernel.STATES])
+    width = network.time.gru.static * (1 + network.time.gru.group_width)
     before = states.copy()
     engine.run(frames[3:], np.zeros((3, 10), np.uint8))
-    assert np.array_equal(states[width:], before[width:]) and not np.array_equal(states[1:width], before[1:width])
+    assert np.array_equal(states[width:], before[width:]) and not np.array_equal(states[:width], before[:width])
 
 
 def test_a_copy_goes_its_own_way(random_network):
@@ -162,18 +168,31 @@ def test_a_copy_goes_its_own_way(random_network):
 
 def test_transforms(random_network):
     rng = np.random.default_rng(0)
-    engine = KernelEngine(random_network())
-    get = lambda index: kernel._get(engine.weights.block, engine.weights.table[index])
-    grid, rows, turned = np.zeros((16, 32), np.float32), np.zeros((18, 32), np.float32), np.zeros((18, 64), np.float32)
-    samples, result = rng.standard_normal(512).astype(np.float32), np.zeros(514, np.float32)
-    forward = (get(kernel.WINDOWED), get(kernel.FORWARD_1), get(kernel.TWIDDLE), get(kernel.FORWARD_2))
-    kernel._to_spectrum(samples, *forward, grid, rows, turned, result)
-    window = get(kernel.WINDOWED)[0]
-    assert np.allclose(result.view(np.complex64), np.fft.rfft(samples * window), atol=2e-5)
-    back = (get(kernel.WINDOWED), get(kernel.BACKWARD_2), get(kernel.TWIDDLE), get(kernel.BACKWARD_1))
+    weights = kernel.pack(random_network())
+    get = lambda index: kernel._get(weights.block, weights.table[index])
+    rows, halves, turned = (np.zeros((18, 32), np.float32) for _ in range(3))
+    samples = rng.standard_normal(512).astype(np.float32)
+    spectrum, result = np.zeros((16, 33), np.float32), np.zeros(514, np.float32)
+    forward = [get(i) for i in (kernel.FORWARD_1, kernel.TWIDDLE, kernel.FORWARD_2)]
+    kernel._to_spectrum(samples.reshape(16, 32), *forward, rows, halves, turned, spectrum)
+    kernel._join(spectrum, result)
+    assert np.allclose(result.view(np.complex64), np.fft.rfft(samples), atol=3e-5)
+    grid = np.zeros((16, 32), np.float32)
+    backward = [get(i) for i in (kernel.BACKWARD_2, kernel.TWIDDLE, kernel.BACKWARD_1)]
     values = (rng.standard_normal(257) + 1j * rng.standard_normal(257)).astype(np.complex64)
-    kernel._to_samples(values.view(np.float32), *back, grid, rows, turned)
-    assert np.allclose(grid.ravel(), np.fft.irfft(values) * window, atol=1e-6)
+    kernel._split(values.view(np.float32), spectrum)
+    kernel._to_samples(spectrum, *backward, turned, halves, rows, grid)
+    assert np.allclose(grid.ravel(), np.fft.irfft(values), atol=1e-6)
+
+
+def test_normalisation_of_large_means():
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((32, 33)) + 300 * rng.standard_normal(33)).astype(np.float32)
+    x[:, 5] = 7
+    out, wide = np.ones((33, 33), np.float32), x.astype(np.float64)
+    kernel._normalise(x, out)
+    expected = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5)
+    assert np.abs(out[1:] - expected).max() < 1e-4 and (out[0] == 1).all()
 
 
 def test_functions():
@@ -202,3 +221,50 @@ def test_it_is_the_default_and_can_be_missing(random_network, monkeypatch):
     assert Stream(network).engine.name == "torch"
     with pytest.warns(UserWarning, match="pip install numba"):
         assert Stream(network, engine="kernel").engine.name == "torch"
+
+
+STREAM = """
+import shutil, sys
+import numpy as np
+from pathlib import Path
+from dsn_lite import Stream, kernel
+from dsn_lite.config import Config
+from dsn_lite.model import Network
+
+cache = kernel.run.stats.cache_path
+print(Path(kernel.__file__).parent, cache, sep="\\n")
+stream = Stream(Network(Config.preset("tiny")).eval())
+assert stream.engine.name == "kernel"
+if cache:  # what this process compiled is there already: spare the minute
+    for path in Path(sys.argv[1]).glob("kernel.*.nb?"):
+        shutil.copy2(path, cache)
+    print(len(stream.feed(np.ones(600, np.float32))), kernel.run.stats.cache_hits)
+"""
+
+
+@pytest.mark.parametrize("cache", ["given", "user", None])
+def test_a_folder_that_cannot_be_written_to(random_network, tmp_path, cache):
+    """Numba keeps its machine code elsewhere, or nowhere; a file in the place of a folder stops even the superuser."""
+    Stream(random_network()).feed(np.zeros(600, np.float32))
+    package, home = tmp_path / "read-only" / "dsn_lite", tmp_path / "home"
+    left_out = shutil.ignore_patterns("__pycache__", "weights", "clips")
+    shutil.copytree(Path(kernel.__file__).parent, package, ignore=left_out)
+    (package / "__pycache__").touch()
+    home.mkdir()
+    if cache is None:
+        (home / ".cache").touch()
+    settings = os.environ | {"HOME": str(home), "PYTHONPATH": str(package.parent), "PYTHONSAFEPATH": "1"}
+    for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "IPYTHONDIR"):
+        settings.pop(name, None)
+    if cache == "given":
+        settings["NUMBA_CACHE_DIR"] = str(tmp_path / "given")
+    command = [sys.executable, "-c", STREAM, kernel.run.stats.cache_path]
+    result = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    used, folder, *enhanced = result.stdout.split("\n")
+    assert used == str(package)
+    if cache is None:
+        assert folder == "None" and result.stderr.count("set NUMBA_CACHE_DIR") == 1
+    else:
+        assert folder.startswith(str(tmp_path / "given" if cache == "given" else home)) and "Warning" not in result.stderr
+        assert enhanced[0].split()[0] == "256"

@@ -147,7 +147,7 @@ def test_memory_is_flat(random_network, engine):
     tracemalloc.stop()
     # PyTorch's own small objects come and go; ours do not.
     assert held[2] - held[1] < (1_000 if engine == "kernel" else 30_000)
-    assert len(stream._input) == 256
+    assert len(stream._input) < 256
 
 
 def test_a_bad_chunk_leaves_the_stream_as_it_was(random_network):
