@@ -158,7 +158,31 @@ def throughput() -> str:
     )
 
 
+def speed() -> str:
+    """What a frame costs on the clock."""
+    values = json.loads((RESULTS / "bench.json").read_text())
+    time, ratio = values["us_per_frame"], values["ratio"]
+    lines = ["| | MMAC/s | us a frame | real-time factor | time / open | MACs / open |", "|---|---:|---:|---:|---:|---:|"]
+    labels = {"open": "all open", "learned": "learned gates", "closed": "all closed", "static": "static network"}
+    for name, label in labels.items():
+        share = ratio.get(name, {}) if name != "open" else {"time": 1.0, "macs": 1.0}
+        shown = [f"{share[key]:.3f}" if key in share else "–" for key in ("time", "macs")]
+        lines.append(
+            f"| {label} | {values['mmacs_per_second'][name]:.1f} | {time[name]:.1f} | {values['rtf'][name]:.4f} | "
+            + " | ".join(shown) + " |"
+        )  # fmt: skip
+    engines = values["engines"]
+    lines += [
+        "",
+        f"Medians on one thread of {values['provenance']['machine']['processor']}, {values['method']['seconds']:.0f} s of "
+        f"noisy speech; the learned gates' time includes the policy's {values['policy_us']:.1f} us. The same open frame takes "
+        f"{engines['onnx']['open']:.0f} us in ONNX Runtime and {engines['torch']['open']:.0f} us in PyTorch.",
+    ]
+    return "\n".join(lines)
+
+
 TABLES = {
+    "speed": speed,
     "findings": findings, "throughput": throughput, "quality": quality, "by_snr": by_snr, "gates": gates, "macs": macs,
 }  # fmt: skip
 
