@@ -175,8 +175,8 @@ def speed() -> str:
     lines += [
         "",
         f"Medians on one thread of {values['provenance']['machine']['processor']}, {values['method']['seconds']:.0f} s of "
-        f"noisy speech; the learned gates' time includes the policy's {values['policy_us']:.1f} us. The same open frame takes "
-        f"{engines['onnx']['open']:.0f} us in ONNX Runtime and {engines['torch']['open']:.0f} us in PyTorch.",
+        f"noisy speech; the learned gates' time includes the policy's {values['policy_us']:.1f} us. The same open "
+        f"frame takes {engines['onnx']['open']:.0f} us in ONNX Runtime and {engines['torch']['open']:.0f} us in PyTorch.",
     ]
     return "\n".join(lines)
 
