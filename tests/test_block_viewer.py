@@ -19,7 +19,7 @@ anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed"
 from dsn_lite.widgets import block_viewer as module  # noqa: E402
 from dsn_lite.widgets.block_viewer import BlockViewer, blocks_of, most_divided, take_apart  # noqa: E402
 
-GATES = ("time hidden", "encoder 2", "decoder 3", "time groups", "frequency 1 heads")
+GATES = ("frequency 2 hidden", "encoder 2", "decoder 3", "time groups", "frequency 1 heads")
 FRAMES = 24
 
 
@@ -43,7 +43,7 @@ def block_at(network: Network, gate: str) -> tuple[torch.nn.Module, int, tuple[i
     """The block behind a gate, its input bands, and its MACs by the rule of the package."""
     bands, wide = network.bands, network.encoder_1.out_bands(BINS)
     block, inputs, rule = {
-        "time hidden": (network.time.feed_forward, bands, macs.feed_forward),
+        "frequency 2 hidden": (network.frequency_2.feed_forward, bands, macs.feed_forward),
         "encoder 2": (network.encoder_2, wide, macs.convolution),
         "decoder 3": (network.decoder_3, bands, macs.transposed_convolution),
         "time groups": (network.time.gru, bands, macs.recurrence),
@@ -151,7 +151,7 @@ def test_bad_settings_are_refused(network):
     with pytest.raises(InputError, match="no block"):
         BlockViewer([], lanes)
     with pytest.raises(InputError, match="each block needs one"):
-        BlockViewer(blocks, {"time hidden": [0, 1]})
+        BlockViewer(blocks, {"frequency 2 hidden": [0, 1]})
     with pytest.raises(InputError, match="nothing but 0 and 1"):
         BlockViewer(blocks, lanes | {"encoder 2": [0, 2]})
     with pytest.raises(InputError, match="one length"):
@@ -159,7 +159,7 @@ def test_bad_settings_are_refused(network):
     with pytest.raises(InputError, match="too few"):
         most_divided(np.zeros((3, 2)), 4)
     with pytest.raises(InputError, match="not a block with a gate"):
-        take_apart("policy", "time hidden", _NoBlock(), "", network)
+        take_apart("policy", "frequency 2 hidden", _NoBlock(), "", network)
 
 
 class _NoBlock(torch.nn.Module):
@@ -259,15 +259,15 @@ def test_each_block_is_counted(shown, viewer):
 
 
 def test_clicks_flip_one_gate(shown, viewer):
-    lane = list(viewer.lanes["time hidden"])
+    lane = list(viewer.lanes["frequency 2 hidden"])
     for frame in (3, 3, 10, FRAMES - 1):
         shown.locator(".dsn-cell").nth(frame).click()
         lane[frame] = 1 - lane[frame]
-        expect(shown, viewer, "time hidden", lane, frame)
+        expect(shown, viewer, "frequency 2 hidden", lane, frame)
     choose(shown, "grouped GRU")  # has a lane of its own
     expect(shown, viewer, "time groups", viewer.lanes["time groups"], FRAMES - 1)
     choose(shown, "fully connected")
-    expect(shown, viewer, "time hidden", lane, FRAMES - 1)
+    expect(shown, viewer, "frequency 2 hidden", lane, FRAMES - 1)
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -297,7 +297,7 @@ def test_unread_weights_are_grey(shown, viewer, gate):
 
 
 def test_pointer_reads_a_weight(shown, viewer):
-    block = viewer._blocks["time hidden"]
+    block = viewer._blocks["frequency 2 hidden"]
     shown.get_by_role("button", name="all closed").click()
     for index, matrix in enumerate(block.matrices):
         box = shown.locator("canvas[role=img]").nth(index).bounding_box()
@@ -316,22 +316,22 @@ def test_pointer_reads_a_weight(shown, viewer):
 
 def test_keys(shown, viewer):
     assert shown.get_attribute(".dsn-block", "data-lm-suppress-shortcuts") == "true"  # JupyterLab keeps its hands off
-    lane = list(viewer.lanes["time hidden"])
+    lane = list(viewer.lanes["frequency 2 hidden"])
     shown.locator(".dsn-cell").first.focus()
     shown.keyboard.press("ArrowRight")
     shown.keyboard.press("ArrowRight")
-    expect(shown, viewer, "time hidden", lane, 2)
+    expect(shown, viewer, "frequency 2 hidden", lane, 2)
     shown.keyboard.press(" ")
     lane[2] = 1 - lane[2]
-    expect(shown, viewer, "time hidden", lane, 2)
+    expect(shown, viewer, "frequency 2 hidden", lane, 2)
     shown.keyboard.press("ArrowLeft")
     shown.keyboard.press("Enter")
     lane[1] = 1 - lane[1]
-    expect(shown, viewer, "time hidden", lane, 1)
+    expect(shown, viewer, "frequency 2 hidden", lane, 1)
     shown.keyboard.press("End")
-    expect(shown, viewer, "time hidden", lane, FRAMES - 1)
+    expect(shown, viewer, "frequency 2 hidden", lane, FRAMES - 1)
     shown.keyboard.press("ArrowRight")  # around the corner
-    expect(shown, viewer, "time hidden", lane, 0)
+    expect(shown, viewer, "frequency 2 hidden", lane, 0)
     stops = shown.eval_on_selector_all(".dsn-cell", "all => all.map(one => one.tabIndex)")
     assert stops == [0] + [-1] * (FRAMES - 1)  # one stop on the way through the page
     shown.keyboard.press("r")
@@ -348,9 +348,9 @@ def test_runs_along_the_lane(shown, viewer):
     shown.get_by_role("button", name="stop").click()
     frame = int(shown.get_attribute(".dsn-block", "data-frame"))
     shown.get_by_role("button", name="next frame").click()
-    expect(shown, viewer, "time hidden", viewer.lanes["time hidden"], frame + 1)
+    expect(shown, viewer, "frequency 2 hidden", viewer.lanes["frequency 2 hidden"], frame + 1)
     shown.get_by_role("button", name="frame before").click()
-    expect(shown, viewer, "time hidden", viewer.lanes["time hidden"], frame)
+    expect(shown, viewer, "frequency 2 hidden", viewer.lanes["frequency 2 hidden"], frame)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -385,5 +385,5 @@ def test_two_on_a_page_do_not_meddle(watch, tmp_path, write_page, network, viewe
     page.wait_for_function("document.querySelectorAll('.dsn-block canvas').length === 4")
     page.locator(".dsn-block").nth(1).locator(".dsn-modes").get_by_text("convolution", exact=True).click()
     gates = page.eval_on_selector_all(".dsn-block", "all => all.map(one => one.dataset.gate)")
-    assert gates == ["time hidden", "encoder 2"]
+    assert gates == ["frequency 2 hidden", "encoder 2"]
     assert page.locator("input[type=radio]:checked").count() == 2

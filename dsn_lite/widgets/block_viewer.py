@@ -101,7 +101,7 @@ def take_apart(name: str, gate: str, block: torch.nn.Module, note: str, network:
     --------
     >>> from dsn_lite.config import Config
     >>> network = Network(Config.preset("tiny"))
-    >>> block = take_apart("pair", "time hidden", network.time.feed_forward, "", network)
+    >>> block = take_apart("pair", "frequency 2 hidden", network.frequency_2.feed_forward, "", network)
     >>> [matrix.name for matrix in block.matrices], block.static == block.dynamic
     (['up', 'down'], True)
     """
@@ -123,13 +123,13 @@ def blocks_of(network: Network) -> list[Block]:
     --------
     >>> from dsn_lite.config import Config
     >>> [block.gate for block in blocks_of(Network(Config.preset("tiny")))]
-    ['time hidden', 'encoder 2', 'decoder 3', 'time groups', 'frequency 1 heads']
+    ['frequency 2 hidden', 'encoder 2', 'decoder 3', 'time groups', 'frequency 1 heads']
     """
     if not network.gate_names:
         raise InputError(f"{network.name} is static and has no gates to open; take a dynamic network")
     return [
         take_apart(
-            "fully connected", "time hidden", network.time.feed_forward,
+            "fully connected", "frequency 2 hidden", network.frequency_2.feed_forward,
             "A closed slice of hidden units: its rows of the first matrix and its columns of the second are left out.",
             network,
         ),
