@@ -50,9 +50,10 @@ lint: $(READY)  ## ruff, spelling, types, and whether the notebooks are stripped
 	"$(BIN)/mypy"
 	$(if $(NOTEBOOKS),"$(BIN)/nbstripout" --verify $(NOTEBOOKS))
 
-zip: book  ## the book to take along: _build/dsn-lite-book-VERSION.zip, readable offline
-	rm -f _build/dsn-lite-book-*.zip
+zip: book  ## to take along: the pages, readable offline, and the notebooks, in _build/dsn-lite-*-VERSION.zip
+	rm -f _build/dsn-lite-*.zip
 	"$(BIN)/python" tools/zip_book.py _build/html "_build/dsn-lite-book-$(VERSION).zip"
+	"$(BIN)/python" tools/zip_book.py book "_build/dsn-lite-notebooks-$(VERSION).zip"
 
 clean:  ## remove what was built; .venv and runs stay
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

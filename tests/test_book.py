@@ -243,3 +243,36 @@ def test_gumbel_playground_on_its_page(over, watch, server):
     page.get_by_label("Gumbel noise").uncheck()
     assert opened() == 100
     assert watched.outside == [] and complaints(watched) == []
+
+
+@pytest.mark.skipif(not (BOOK / "book" / "02-sound.html").exists(), reason=f"no built page in {BOOK}; run make book")
+@pytest.mark.parametrize("over", ["file", "http"])
+def test_mixer_on_its_page(over, watch, server):
+    path = "book/02-sound.html"
+    watched = watch((BOOK / path).as_uri() if over == "file" else f"{server}/{path}")
+    page = watched.page
+    slider = page.locator(".dsn-mixer").get_by_role("slider", name="signal-to-noise ratio")
+    noisy = slider.get_attribute("aria-valuetext")
+    slider.press("End")
+    clean = slider.get_attribute("aria-valuetext")
+    activation = [float(re.search(r"activation ([\d.]+)", text)[1]) for text in (noisy, clean)]
+    assert activation[0] > activation[1]
+    page.locator(".dsn-mixer .dsn-play").click()
+    page.wait_for_function("Number(document.querySelector('.dsn-mixer .dsn-plot').ariaValueNow) > 0.2")
+    page.locator(".dsn-mixer .dsn-play").click()
+    assert watched.outside == [] and complaints(watched) == []
+
+
+@pytest.mark.skipif(not (BOOK / "book" / "09-slices.html").exists(), reason=f"no built page in {BOOK}; run make book")
+@pytest.mark.parametrize("over", ["file", "http"])
+def test_block_viewer_on_its_page(over, watch, server):
+    path = "book/09-slices.html"
+    watched = watch((BOOK / path).as_uri() if over == "file" else f"{server}/{path}")
+    viewer = watched.page.locator(".dsn-block")
+    viewer.get_by_text("all closed", exact=True).click()
+    closed = viewer.inner_text()
+    viewer.locator(".dsn-cell").nth(3).click()
+    assert "0 of 24 frames open" in closed and "1 of 24 frames open" in viewer.inner_text()
+    viewer.get_by_text("grouped GRU", exact=True).click()
+    assert "time groups" in viewer.inner_text()
+    assert watched.outside == [] and complaints(watched) == []

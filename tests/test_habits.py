@@ -81,6 +81,12 @@ def test_every_module_says_what_it_is():
     assert not silent
 
 
+def test_spelling():
+    pytest.importorskip("codespell_lib")
+    found = subprocess.run([sys.executable, "-m", "codespell_lib"], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=relative)
 def test_notebooks_are_stripped(notebook):
     content = json.loads(notebook.read_text())
