@@ -143,23 +143,9 @@ def test_front_end_fetches_nothing(name):
 
 # ------------------------------------------------------------------------------------------------------------- browser
 @pytest.fixture(scope="module")
-def page_file(explorer, tmp_path_factory) -> Path:
+def page_file(explorer, tmp_path_factory, write_page) -> Path:
     """A page with nothing but the state, the view and the loader, as the book's pages have them."""
-    from ipywidgets.embed import embed_data
-
-    data = embed_data(views=[explorer], drop_defaults=False)
-    folder = tmp_path_factory.mktemp("page")
-    state = json.dumps(data["manager_state"]).replace("</", "<\\/")
-    view = json.dumps(data["view_specs"][0])
-    path = folder / "page.html"
-    path.write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>page</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f'<script type="application/vnd.jupyter.widget-state+json">{state}</script>'
-        f"<script>{LOADER.read_text()}</script></head><body>"
-        f'<script type="application/vnd.jupyter.widget-view+json">{view}</script></body></html>'
-    )
-    return path
+    return write_page(tmp_path_factory.mktemp("page") / "page.html", explorer)
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
-// Gate explorer: hear a network and see which of its parts are open. One self-contained module (the anywidget front-end
-// convention): it reads the traits `title`, `gates`, `levels`, `scenes`, `data`, and never talks to a kernel, so that it
+// Gate explorer: hear a network and see which of its parts are open; shared.js stands before it. One self-contained module
+// (the anywidget front-end convention): it reads the traits `title`, `gates`, `levels`, `scenes`, `data`, and never talks to a kernel, so that it
 // works alike in Jupyter and in a page opened from disk.
 
-const RATE = 16000, HOP = 256, WINDOW = 512, BINS = WINDOW / 2 + 1, RANGE_DB = 70;
-const FRAME = HOP / RATE; // seconds
 const MODES = [
   { key: "noisy", name: "noisy", hint: "what the microphone hears" },
   { key: "dynamic", name: "dynamic", hint: "the gates decide, at the chosen budget" },
@@ -13,87 +11,15 @@ const MODES = [
 ];
 const SNR_LOW = -15, SNR_HIGH = 35; // of the axis, dB
 
-// ------------------------------------------------------------------------------------------------------------- tools
-/** Make an element: attributes, then children (nodes or text); attributes that begin with "on" are listeners. */
-function h(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== false && value != null) node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children);
-  return node;
-}
-
-const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
-const minus = (text) => String(text).replace("-", "\u2212");
-const percent = (x) => `${Math.round(100 * x)}\u202f%`;
-const mean = (values, from = 0, to = values.length) => {
-  let sum = 0;
-  for (let i = from; i < to; i++) sum += values[i];
-  return sum / Math.max(1, to - from);
-};
-/** Mean of `values` over `width` frames around each frame. */
-const running = (values, width) =>
-  Float32Array.from(values, (_, t) => mean(values, Math.max(0, t - width), Math.min(values.length, t + width + 1)));
-
-/** Levels in dB [frame * BINS + bin] of samples at 16 kHz: the network's own frames (square-root Hann, 512 by 256). */
-function spectrogram(wave, frames) {
-  const taper = Float64Array.from({ length: WINDOW }, (_, i) => Math.sin((Math.PI * i) / WINDOW));
-  const cos = Float64Array.from({ length: WINDOW / 2 }, (_, i) => Math.cos((2 * Math.PI * i) / WINDOW));
-  const sin = Float64Array.from({ length: WINDOW / 2 }, (_, i) => -Math.sin((2 * Math.PI * i) / WINDOW));
-  const bits = Math.log2(WINDOW), re = new Float64Array(WINDOW), im = new Float64Array(WINDOW);
-  const out = new Float32Array(frames * BINS);
-  for (let t = 0; t < frames; t++) {
-    im.fill(0);
-    for (let i = 0; i < WINDOW; i++) {
-      let reversed = 0;
-      for (let b = 0; b < bits; b++) reversed |= ((i >> b) & 1) << (bits - 1 - b);
-      re[reversed] = (wave[(t - 1) * HOP + i] || 0) * taper[i];
-    }
-    for (let size = 2; size <= WINDOW; size *= 2) {
-      for (let start = 0; start < WINDOW; start += size) {
-        for (let k = 0; k < size / 2; k++) {
-          const c = cos[(k * WINDOW) / size], s = sin[(k * WINDOW) / size], a = start + k, b = a + size / 2;
-          const x = re[b] * c - im[b] * s, y = re[b] * s + im[b] * c;
-          re[b] = re[a] - x; im[b] = im[a] - y; re[a] += x; im[a] += y;
-        }
-      }
-    }
-    for (let f = 0; f < BINS; f++) {
-      out[t * BINS + f] = 10 * Math.log10((re[f] * re[f] + im[f] * im[f]) / WINDOW + 1e-12);
-    }
-  }
-  return out;
-}
-
-const MAGMA = [[0, 0, 4], [28, 16, 68], [79, 18, 123], [129, 37, 129], [181, 54, 122], [229, 80, 100], [251, 135, 97],
-  [254, 194, 135], [252, 253, 191]];
-
-/** Picture of a spectrogram, one pixel a bin and frame; `top` dB is the lightest colour. */
-function picture(levels, frames, top) {
-  const canvas = h("canvas", { width: frames, height: BINS });
-  const context = canvas.getContext("2d"), image = context.createImageData(frames, BINS);
-  for (let t = 0; t < frames; t++) {
-    for (let f = 0; f < BINS; f++) {
-      const x = clamp(1 + (levels[t * BINS + f] - top) / RANGE_DB, 0, 1) * (MAGMA.length - 1);
-      const low = Math.min(Math.floor(x), MAGMA.length - 2), at = 4 * ((BINS - 1 - f) * frames + t);
-      for (let c = 0; c < 3; c++) image.data[at + c] = MAGMA[low][c] + (x - low) * (MAGMA[low + 1][c] - MAGMA[low][c]);
-      image.data[at + 3] = 255;
-    }
-  }
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
+const spectrogram = (wave, frames) => levelsOf([transform(wave, frames), 1]);
 
 // -------------------------------------------------------------------------------------------------------------- data
 /** One scene, unpacked: sounds are decoded later. */
 function unpack(scene, data, costs, closed) {
-  const bytes = ([at, length]) => data.buffer.slice(data.byteOffset + at, data.byteOffset + at + length);
+  const bytes = (place) => bytesOf(data, place);
   const lanes = costs.length, frames = scene.frames;
   const points = scene.points.map((point) => {
-    const bits = new Uint8Array(bytes(point.gates_at));
-    const gates = Uint8Array.from({ length: frames * lanes }, (_, i) => (bits[i >> 3] >> (i & 7)) & 1);
+    const gates = unpackBits(bytes(point.gates_at), frames * lanes);
     const cost = Float32Array.from({ length: frames }, (_, t) =>
       costs.reduce((sum, c, k) => sum + c * gates[t * lanes + k], closed));
     const rates = costs.map((_, k) => mean(Float32Array.from({ length: frames }, (_, t) => gates[t * lanes + k])));
@@ -109,72 +35,11 @@ function unpack(scene, data, costs, closed) {
   };
 }
 
-/** Decode all sounds of a scene to AudioBuffers at 16 kHz; needs no permission to play. */
-async function decode(sounds) {
-  const context = new OfflineAudioContext(1, 1, RATE);
-  const entries = Object.entries(sounds).map(async ([name, bytes]) =>
-    [name, await context.decodeAudioData(bytes.slice(0))]);
-  return Object.fromEntries(await Promise.all(entries));
-}
-
-/** Plays all sounds of a scene at once and lets one through: switching keeps the very sample. */
-class Player {
-  constructor() {
-    this.buffers = {}; this.voices = {}; this.heard = ""; this.at = 0; this.repeat = true; this.playing = false;
-    this.onend = () => {};
-  }
-  get seconds() { return Object.values(this.buffers)[0]?.duration ?? 0; }
-  get position() {
-    if (!this.playing) return this.at;
-    const passed = this.at + Math.max(0, this.context.currentTime - (this.context.outputLatency || 0) - this.started);
-    return this.repeat ? passed % this.seconds : Math.min(passed, this.seconds);
-  }
-  async play() {
-    if (this.playing || !this.seconds) return;
-    this.context ??= new AudioContext();
-    const mine = (this.starts = (this.starts ?? 0) + 1);
-    this.playing = true;
-    this.started = Infinity;
-    await this.context.resume();
-    if (!this.playing || mine !== this.starts) return; // paused meanwhile
-    if (this.at >= this.seconds - 0.01) this.at = 0;
-    this.started = this.context.currentTime + 0.03;
-    for (const [name, buffer] of Object.entries(this.buffers)) {
-      const source = new AudioBufferSourceNode(this.context, { buffer, loop: this.repeat });
-      const gain = new GainNode(this.context, { gain: name === this.heard ? 1 : 0 });
-      source.connect(gain).connect(this.context.destination);
-      source.start(this.started, this.at);
-      this.voices[name] = { source, gain };
-    }
-    this.voices[this.heard].source.onended = () => { this.pause(); this.at = 0; this.onend(); };
-  }
-  pause() {
-    if (!this.playing) return;
-    this.at = this.position;
-    this.playing = false;
-    for (const { source } of Object.values(this.voices)) { source.onended = null; source.stop(); source.disconnect(); }
-    this.voices = {};
-  }
-  seek(seconds) {
-    const was = this.playing;
-    this.pause();
-    this.at = clamp(seconds, 0, Math.max(0, this.seconds - FRAME));
-    return was ? this.play() : undefined;
-  }
-  listen(name) {
-    this.heard = String(name);
-    for (const [key, { gain }] of Object.entries(this.voices)) {
-      gain.gain.setTargetAtTime(key === this.heard ? 1 : 0, this.context.currentTime, 0.004);
-    }
-  }
-  close() { this.pause(); this.context?.close(); }
-}
-
 // -------------------------------------------------------------------------------------------------------------- view
 function render({ model, el }) {
   const gates = model.get("gates"), [closed, open] = model.get("levels"), raw = model.get("scenes");
   const data = model.get("data"), costs = gates.map((gate) => gate.mmacs), lanes = gates.length;
-  const id = `dsn-gates-${Math.random().toString(36).slice(2)}`; // each widget on a page imports a module of its own
+  const id = uniqueName();
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const player = new Player();
   const names = raw[0].points.map((point) => point.name);
@@ -216,7 +81,7 @@ function render({ model, el }) {
     h("p", {}, ...[["space", " plays and pauses; "], ["1", "\u2013"], ["5", " choose what is heard; on the picture, "],
       ["\u2190", " "], ["\u2192", " move by a frame, with "], ["shift", " by a quarter of a second, "], ["\u2191", " "],
       ["\u2193", " choose a gate, "], ["home", " and "], ["end", " jump."]].flatMap(([k, t]) => [h("kbd", {}, k), t])));
-  const root = h("section", { class: "dsn-gates", "aria-label": `Gate explorer: ${model.get("title")}`, onkeydown: key,
+  const root = h("section", { class: "dsn-card dsn-gates", "aria-label": `Gate explorer: ${model.get("title")}`, onkeydown: key,
     "data-lm-suppress-shortcuts": "true" }, // in JupyterLab 1 to 6 would turn the cell into a heading
     h("div", { class: "dsn-bar" }, playButton, h("label", { class: "dsn-repeat" }, repeat, "repeat"),
       h("label", { class: "dsn-clip", hidden: clips.length < 2 }, "clip", clipList),
@@ -245,10 +110,9 @@ function render({ model, el }) {
       if (mine !== ticket) return; // another scene was chosen meanwhile
       player.buffers = buffers;
       const levels = spectrogram(buffers.noisy.getChannelData(0), scene.frames);
-      const sorted = Float32Array.from(levels).sort();
-      top = sorted[Math.floor(0.999 * sorted.length)];
+      top = highest(levels);
       images = { noisy: picture(levels, scene.frames, top) };
-      player.listen(heard());
+      player.mix({ [heard()]: 1 });
       playButton.disabled = false;
       root.dataset.state = "ready";
       readout.textContent = "Press play, then switch what you hear. Point at the picture to read it.";
@@ -264,7 +128,7 @@ function render({ model, el }) {
   function choose(mode) {
     state.mode = mode;
     modeInputs.forEach((input) => { input.checked = input.value === mode; });
-    player.listen(heard());
+    player.mix({ [heard()]: 1 });
     update();
   }
 
@@ -513,17 +377,10 @@ function render({ model, el }) {
   }
 
   // ------------------------------------------------------------------------------------------------- life and death
-  const sized = new ResizeObserver(draw);
-  sized.observe(plot);
-  const themed = new MutationObserver(draw); // the page's own light and dark switch
-  themed.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme", "class"] });
-  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", draw);
+  const unwatch = watchLooks(plot, draw);
   load();
   return () => {
-    player.close(); sized.disconnect(); themed.disconnect(); dark.removeEventListener("change", draw);
-    root.remove();
+    player.close(); unwatch(); root.remove();
   };
 }
 

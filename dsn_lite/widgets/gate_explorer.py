@@ -6,14 +6,11 @@ Everything is computed by the real network in Python beforehand, packed into one
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 import torch
 import traitlets
 
@@ -24,16 +21,10 @@ from dsn_lite.macs import count
 from dsn_lite.metrics import si_sdr
 from dsn_lite.model import Network
 from dsn_lite.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE, frame_count, stft
+from dsn_lite.widgets.shared import PEAK, Pack, Widget, front_end
 
-try:
-    import anywidget
-except ImportError as error:  # pragma: no cover
-    raise ImportError("widgets need anywidget; install it with: pip install 'dsn-lite[book]'") from error
-
-BITS = 13
-"""Bits of a sample in the page; the three lowest of 16 are rounded away (hiss at -83 dB), which saves a third."""
-PEAK = 0.95
-"""Loudest sample of all sounds of one explorer; they share one gain, so that their levels can be compared."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,7 @@ def explore(
     return scenes
 
 
-class GateExplorer(anywidget.AnyWidget):
+class GateExplorer(Widget):
     """Spectrograms, one lane a gate, SNR and cost over time, with a play head tied to the sound.
 
     Parameters
@@ -153,8 +144,8 @@ class GateExplorer(anywidget.AnyWidget):
     ['all closed', 'budget 0.5', 'all open']
     """
 
-    _esm = Path(__file__).parent / "gate_explorer.js"
-    _css = Path(__file__).parent / "gate_explorer.css"
+    _esm = front_end("gate_explorer.js")
+    _css = front_end("gate_explorer.css")
     title = traitlets.Unicode().tag(sync=True)
     gates = traitlets.List().tag(sync=True)
     """One dict a gate: `name`, `mmacs` (MMAC/s it adds while open)."""
@@ -202,50 +193,43 @@ class GateExplorer(anywidget.AnyWidget):
         """
         return cls(explore(network, clips, noise, snrs, budgets), network)
 
-    def picture(self) -> bytes:
-        """PNG of the first scene at the trained operating point (or the middle one): for print."""
+    def figure(self) -> Figure:
+        """The first scene at the trained operating point (or the middle one), for print."""
         scene = self._first
         names = [point.name for point in scene.points]
         trained = _budget_name(None)
         point = scene.points[names.index(trained) if trained in names else len(names) // 2]
         counted = count(self._network)
         costs = counted.closed + point.gates @ counted.gate_macs * FRAMES_PER_SECOND / 1e6
-        figure = figures.gate_map(
+        return figures.gate_map(
             scene.noisy, point.wave, point.gates, self._network.gate_names, costs,
             levels=(counted.closed, counted.open), snr=scene.snr, title=scene.clip,
         )  # fmt: skip
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=100)
-        return file.getvalue()
 
-    def _repr_mimebundle_(self, **kwargs):
-        """Add a picture to the widget, for readers that can show no widget (print, LaTeX, code hosting pages)."""
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        data["image/png"] = base64.b64encode(self.picture()).decode()
-        data["text/plain"] = f"GateExplorer({self.title!r}, {len(self.scenes)} scenes)"
-        return data, metadata
+    def __repr__(self) -> str:
+        return f"GateExplorer({self.title!r}, {len(self.scenes)} scenes)"
 
 
-class _Pack:
-    """Collects binary parts in `data` and describes them in dicts."""
+class _Pack(Pack):
+    """Packs the parts of scenes and describes them in dicts."""
 
     def __init__(self, scenes: Sequence[Scene]):
-        self.data = bytearray()
+        super().__init__()
         waves = (wave for s in scenes for wave in (s.clean, s.noisy, *(point.wave for point in s.points)))
         self.gain = PEAK / max(float(np.abs(wave).max()) for wave in waves)
         self._clean: dict[str, list[int]] = {}
 
     def scene(self, scene: Scene) -> dict:
         if scene.clip not in self._clean:  # shared by all SNRs
-            self._clean[scene.clip] = self._sound(scene.clean)
+            self._clean[scene.clip] = self.sound(scene.clean, self.gain)
         snr = frame_snr(scene.clean, scene.noisy - scene.clean)
         margins = np.clip(np.round(scene.margins * 256), -32768, 32767)
         return {
             "clip": scene.clip, "snr": scene.snr, "frames": len(snr), "samples": len(scene.noisy),
             "si_sdr": si_sdr(scene.clean, scene.noisy),
-            "clean_at": self._clean[scene.clip], "noisy_at": self._sound(scene.noisy),
-            "snr_at": self._add(snr.astype("<f4").tobytes()),
-            "margins_at": self._add(margins.astype("<i2").tobytes()),
+            "clean_at": self._clean[scene.clip], "noisy_at": self.sound(scene.noisy, self.gain),
+            "snr_at": self.add(snr.astype("<f4").tobytes()),
+            "margins_at": self.add(margins.astype("<i2").tobytes()),
             "points": [self._point(point) for point in scene.points],
         }  # fmt: skip
 
@@ -254,20 +238,9 @@ class _Pack:
             "name": point.name,
             "shift": point.shift if np.isfinite(point.shift) else None,
             "activation": point.activation, "mmacs": point.mmacs_per_second, "si_sdr": point.si_sdr,
-            "sound_at": self._sound(point.wave),
-            "gates_at": self._add(np.packbits(point.gates.astype(bool), bitorder="little").tobytes()),
+            "sound_at": self.sound(point.wave, self.gain),
+            "gates_at": self.bits(point.gates),
         }  # fmt: skip
-
-    def _sound(self, wave: np.ndarray) -> list[int]:
-        step = 2 ** (16 - BITS)  # FLAC leaves out bits that are always zero
-        samples = np.clip(np.round(wave * (self.gain * 32767 / step)) * step, -32768, 32767).astype(np.int16)
-        file = io.BytesIO()
-        soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        return self._add(file.getvalue())
-
-    def _add(self, part: bytes) -> list[int]:
-        self.data += part
-        return [len(self.data) - len(part), len(part)]
 
 
 def _budget_name(budget: float | None) -> str:

@@ -6,19 +6,17 @@ generator that exists on both sides, so that the picture for print shows the ver
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import traitlets
 
 from dsn_lite.errors import InputError
+from dsn_lite.widgets.shared import Widget
 
-try:
-    import anywidget
-except ImportError as error:  # pragma: no cover
-    raise ImportError("widgets need anywidget; install it with: pip install 'dsn-lite[book]'") from error
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DIFFERENCE = (-4.0, 4.0)
 """Range of the logit difference, open minus closed."""
@@ -80,7 +78,7 @@ def expected_histogram(difference: float, temperature: float, bins: int = BINS) 
     return np.diff(below, prepend=0.0, append=1.0)
 
 
-class GumbelPlayground(anywidget.AnyWidget):
+class GumbelPlayground(Widget):
     """A gate to draw by hand: samples, their soft values against the hard decision, and the gradient.
 
     Parameters
@@ -131,14 +129,15 @@ class GumbelPlayground(anywidget.AnyWidget):
             },
         )  # fmt: skip
 
-    def picture(self) -> bytes:
-        """PNG of the soft values and of the gradient: for print."""
-        import matplotlib.pyplot as plt
+    def figure(self) -> Figure:
+        """The soft values and the gradient, for print."""
+        from matplotlib.figure import Figure
 
         noise = gumbel_draws(self.seed, self.draws) * self.noise
         soft = soft_gate(noise, self.difference, self.temperature)
         edges, middle = np.linspace(0, 1, BINS + 1), (np.arange(BINS) + 0.5) / BINS
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        left, right = figure.subplots(1, 2)
         shares = np.histogram(soft, edges)[0] / max(1, len(soft))
         left.bar(middle, shares, 0.9 / BINS, color=np.where(middle > 0.5, "#12508a", "#9aa7b8"))
         if self.noise:
@@ -152,17 +151,7 @@ class GumbelPlayground(anywidget.AnyWidget):
         right.plot(noisy, curve * (1 - curve) / self.temperature, color="#b54708", label="gradient")
         right.set(xlabel="noisy logit difference", title=f"temperature {self.temperature:g}")
         right.legend(frameon=False)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=100)
-        plt.close(figure)
-        return file.getvalue()
-
-    def _repr_mimebundle_(self, **kwargs):
-        """Add a picture to the widget, for readers that can show no widget (print, LaTeX, code hosting pages)."""
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        data["image/png"] = base64.b64encode(self.picture()).decode()
-        data["text/plain"] = repr(self)
-        return data, metadata
+        return figure
 
     def __repr__(self) -> str:
         return f"GumbelPlayground(difference={self.difference:g}, temperature={self.temperature:g})"
