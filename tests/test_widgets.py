@@ -22,7 +22,6 @@ from dsn_lite.widgets import gate_explorer  # noqa: E402
 from dsn_lite.widgets.gate_explorer import GateExplorer, explore, frame_snr  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-LOADER = ROOT / "book" / "assets" / "widget-loader.js"
 CLIPS = ("moon", "boat")
 SECONDS = 1.5
 

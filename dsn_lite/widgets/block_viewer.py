@@ -65,7 +65,7 @@ class Matrix:
         """Which numbers of the bias are read on a frame."""
         if is_open or self.bias_axis != self.slice_axis:
             return np.ones(len(self.bias), bool)
-        return ~self.dynamic.reshape(len(self.bias), -1).any(1)
+        return np.asarray(~self.dynamic.reshape(len(self.bias), -1).any(1))
 
 
 @dataclass(frozen=True)
