@@ -1,6 +1,6 @@
 """Put the weights of a finished run into the package, with a card that says where they come from and what they score.
 
-    python tools/ship.py runs/mgt-dsn mgt-dsn --data manifest.csv     weights, card, graph into dsn_lite/weights/
+    python tools/ship.py runs/mgt-dsn mgt-dsn --data manifest.csv     weights and card into dsn_lite/weights/, graph of the default
     python tools/ship.py --figures                                    figures of results/test-NAME.json into the cards
 """
 
@@ -16,7 +16,7 @@ from dsn_lite import export
 from dsn_lite.macs import count
 from dsn_lite.manifest import read_manifest
 from dsn_lite.provenance import commit
-from dsn_lite.registry import WEIGHTS, load, save
+from dsn_lite.registry import DEFAULT, WEIGHTS, load, save
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -64,7 +64,8 @@ def ship(run: Path, name: str, manifest: Path, note: str, soften: float) -> None
         "commit": commit(),
     }  # fmt: skip
     save(network, WEIGHTS / f"{name}.safetensors", card)
-    export.save(load(WEIGHTS / f"{name}.safetensors"), WEIGHTS / f"{name}.onnx")
+    if name == DEFAULT:  # the graph of the others is one `dsn-lite export` away
+        export.save(load(WEIGHTS / f"{name}.safetensors"), WEIGHTS / f"{name}.onnx")
     shutil.copyfile(run / "log.jsonl", RESULTS / f"training-{name}.jsonl")
     shutil.copyfile(run / "curve.png", RESULTS / f"training-{name}.png")
 
