@@ -1,6 +1,6 @@
 """Put the weights of a finished run into the package, with a card that says where they come from and what they score.
 
-    python tools/ship.py runs/mgt-dsn mgt-dsn --data manifest.csv     weights and card into dsn_lite/weights/, graph of the default
+    python tools/ship.py runs/mgt-dsn mgt-dsn --data manifest.csv  weights, card, graph of the default into dsn_lite/weights/
     python tools/ship.py --figures                                    figures of results/test-NAME.json into the cards
 """
 
