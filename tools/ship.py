@@ -1,7 +1,7 @@
 """Put the weights of a finished run into the package, with a card that says where they come from and what they score.
 
-    python tools/ship.py runs/mgt-dsn mgt-dsn --data manifest.csv  weights, card, graph of the default into dsn_lite/weights/
-    python tools/ship.py --figures                                    figures of results/test-NAME.json into the cards
+    python tools/ship.py RUN mgt-dsn --data manifest.csv   weights, card, graph of the default into dsn_lite/weights/
+    python tools/ship.py --figures                         figures of results/test-NAME.json into the cards
 """
 
 from __future__ import annotations
