@@ -43,17 +43,16 @@ one, though 0.46 of its MACs.
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from dsn_lite.compiled import exp, f32, jit, log, sigmoid, tanh
 from dsn_lite.model import GATES, Network
 from dsn_lite.policy import Policy
 from dsn_lite.spectral import BINS, COMPRESSION, HOP, WINDOW
@@ -67,25 +66,7 @@ _LANES, _ROWS = (16, 8) if _HAS_WIDE else (8, 4)
 _COLUMNS = 2 * _LANES
 _REAL = ir.FloatType()
 _VECTOR = ir.VectorType(_REAL, _LANES)
-f32, i32 = np.float32, np.int32
-
-
-def _jit(function):
-    """Compile a function with Numba, which keeps the machine code on disk for the next process.
-
-    It lies in NUMBA_CACHE_DIR where that is set, else beside this file, else in the user's cache folder: the first that
-    can be written to.
-    """
-    # No reassociation: results stay the same on every processor but for fused multiply-adds.
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        warnings.warn(  # noqa: B028 - from the same line each time, so that it is shown once
-            "Numba finds no folder to keep the compiled kernel in, so every process compiles it anew for up to a minute; "
-            "set NUMBA_CACHE_DIR to a folder that can be written to"
-        )
-        return njit(**options)(function)
+_ZERO, _ONE = f32(0), f32(1)
 
 
 # What the block of weights holds, in this order.
@@ -104,78 +85,6 @@ def _jit(function):
 ) = range(37, 63)  # fmt: skip
 # The plan has a row for each of them (start, rows, columns); behind them those of `Weights.units`.
 UNITS = 63
-
-
-# ------------------------------------------------------------------------------------------------ functions of numbers
-_LOG2E, _LN2_HIGH, _LN2_LOW = f32(1.44269504), f32(0.693359375), f32(-2.12194440e-4)
-_ROUND, _ROUND_BITS = f32(12582912.0), i32(0x4B400000)  # 1.5 * 2^23: adding it rounds to a whole number
-_E0, _E1, _E2, _E3 = f32(1.9875691500e-4), f32(1.3981999507e-3), f32(8.3334519073e-3), f32(4.1665795894e-2)
-_E4, _E5 = f32(1.6666665459e-1), f32(5.0000001201e-1)
-_L = tuple(
-    f32(c)
-    for c in (
-        7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-        -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
-    )
-)  # fmt: skip
-_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8 = _L
-_SQRT_HALF_BITS, _MANTISSA = i32(0x3F3504F3), i32(23)
-_ZERO, _HALF, _ONE, _TWO = f32(0), f32(0.5), f32(1), f32(2)
-_MOST = f32(87.0)
-
-
-@intrinsic
-def _bits(context, x):
-    """The 32 bits of a float32 as an int32."""
-    return types.int32(types.float32), lambda _, builder, __, args: builder.bitcast(args[0], _llvm(types.int32))
-
-
-@intrinsic
-def _float(context, x):
-    """The float32 that has the bits of an int32."""
-    return types.float32(types.int32), lambda _, builder, __, args: builder.bitcast(args[0], _llvm(types.float32))
-
-
-def _llvm(kind):
-    return cpu_target.target_context.get_value_type(kind)
-
-
-@_jit
-def exp(x):
-    """e^x for float32; what over- or underflows is clipped. After Cephes' expf (relative error 1e-7)."""
-    x = min(max(x, -_MOST), _MOST)
-    shifted = x * _LOG2E + _ROUND
-    whole = shifted - _ROUND
-    r = (x - whole * _LN2_HIGH) - whole * _LN2_LOW
-    y = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
-    y = y * (r * r) + r + _ONE
-    scale = i32(i32(_bits(shifted) - _ROUND_BITS + i32(127)) << _MANTISSA)
-    return y * _float(scale)
-
-
-@_jit
-def log(x):
-    """Natural logarithm of a positive normal float32. After Cephes' logf (absolute error 1e-7 times its size)."""
-    bits = i32(_bits(x) - _SQRT_HALF_BITS)
-    exponent = i32(bits >> _MANTISSA)
-    f = _float(i32(_bits(x) - i32(exponent << _MANTISSA))) - _ONE
-    e = f32(exponent)
-    y = (((((((_L0 * f + _L1) * f + _L2) * f + _L3) * f + _L4) * f + _L5) * f + _L6) * f + _L7) * f + _L8
-    square = f * f
-    y = y * f * square + e * _LN2_LOW - _HALF * square
-    return f + y + e * _LN2_HIGH
-
-
-@_jit
-def sigmoid(x):
-    """1 / (1 + e^-x), absolute error 1e-7."""
-    return _ONE / (_ONE + exp(-x))
-
-
-@_jit
-def tanh(x):
-    """Hyperbolic tangent, absolute error 1e-7."""
-    return _ONE - _TWO / (_ONE + exp(_TWO * x))
 
 
 # ------------------------------------------------------------------------------------------------ products
@@ -286,7 +195,7 @@ _two, _two_and_tail = _tile(2, False), _tile(2, True)
 _one, _one_and_tail = _tile(1, False), _tile(1, True)
 
 
-@_jit
+@jit
 def _product(a, b, out, bands, adds):
     """The first `bands` columns of out [N, F] (+)= a.T @ b of a [K, N] and b [K, F].
 
@@ -321,13 +230,13 @@ def _product(a, b, out, bands, adds):
                 _one(a, b, out, i, j, adds)
 
 
-@_jit
+@jit
 def _multiply(a, b, out):
     """out [N, F] = a.T @ b of a [K, N] and b [K, F]."""
     _product(a, b, out, b.shape[1], False)
 
 
-@_jit
+@jit
 def _add_product(a, b, out):
     """out [N, F] += a.T @ b of a [K, N] and b [K, F]."""
     _product(a, b, out, b.shape[1], True)
@@ -338,7 +247,7 @@ def _add_product(a, b, out):
 # length into scalars. Where a block of rows is contiguous they run along all of it, so that few values are left over.
 
 
-@_jit
+@jit
 def _activate(x, bias, slopes, bands):
     """PReLU of x [C, F] + bias [C] in place, in the first `bands` columns, with a slope a row."""
     for c in range(x.shape[0]):
@@ -348,7 +257,7 @@ def _activate(x, bias, slopes, bands):
             row[f] = max(value, _ZERO) + slope * min(value, _ZERO)
 
 
-@_jit
+@jit
 def _activate_onto(x, bias, slopes, target, bands):
     """target [C, F] += PReLU of x [C, F] + bias [C], in the first `bands` columns."""
     for c in range(x.shape[0]):
@@ -358,7 +267,7 @@ def _activate_onto(x, bias, slopes, target, bands):
             sums[f] += max(value, _ZERO) + slope * min(value, _ZERO)
 
 
-@_jit
+@jit
 def _shift_right(source, target):
     """target[:, f] = source[:, f - 1], and zero comes in."""
     for c in range(source.shape[0]):
@@ -368,7 +277,7 @@ def _shift_right(source, target):
             moved[f] = row[f]
 
 
-@_jit
+@jit
 def _shift_left(source, target):
     """target[:, f] = source[:, f + 1]; the last column stays what it is."""
     for c in range(source.shape[0]):
@@ -377,7 +286,7 @@ def _shift_left(source, target):
             moved[f] = row[f]
 
 
-@_jit
+@jit
 def _compress(spectrum):
     """Power compression in place of a spectrum [2 * 2 * 4, BANDS] in our order."""
     power, half = f32(1e-12), f32((COMPRESSION - 1) / 2)
@@ -390,14 +299,14 @@ def _compress(spectrum):
             real[i], imaginary[i] = re * scale, im * scale
 
 
-@_jit
+@jit
 def _replace(before, now, values):
     for f in range(len(values)):
         before[f] = now[f]
         now[f] = values[f]
 
 
-@_jit
+@jit
 def _lay_taps(spectrum, taps):
     """Write a compressed frame into taps [11 * 4, BANDS]; what it held becomes the frame before.
 
@@ -415,7 +324,7 @@ def _lay_taps(spectrum, taps):
                 _replace(before, now, values)
 
 
-@_jit
+@jit
 def _expand(mask, offset, spectrum):
     """Apply a complex mask plus offset [2] to the compressed spectrum, undo the compression; both are in our order."""
     exponent = f32((1 / COMPRESSION - 1) / 2)
@@ -429,7 +338,7 @@ def _expand(mask, offset, spectrum):
             real[i], imaginary[i] = re * scale, im * scale
 
 
-@_jit
+@jit
 def _encode_1(taps, weights, bias, slopes, level):
     """First convolution: taps [11 * 4, BANDS] to groups 0 .. 4 of level [6 * C, BANDS]; weights [5 * 4, C]."""
     channels = weights.shape[1]
@@ -440,7 +349,7 @@ def _encode_1(taps, weights, bias, slopes, level):
     _shift_right(level[4 * channels : 5 * channels], level[:channels])
 
 
-@_jit
+@jit
 def _encode_2(level_1, weights, bias, slopes, level_2):
     """Second convolution to level_2 [3 * N, BANDS]: bands 2 f - 1, 2 f, 2 f + 1; weights [3 * C, N]."""
     count, channels, bands = weights.shape[1], weights.shape[0] // 3, level_1.shape[1]
@@ -454,7 +363,7 @@ def _encode_2(level_1, weights, bias, slopes, level_2):
     _shift_right(odd, level_2[:count])
 
 
-@_jit
+@jit
 def _encode_3(level_2, weights, bias, slopes, embedding, x):
     """Third convolution of level_2 [3 * C, BANDS] plus embedding to x [.., BANDS]: its first N rows; weights [3 * C, N]."""
     count = weights.shape[1]
@@ -468,7 +377,7 @@ def _encode_3(level_2, weights, bias, slopes, embedding, x):
         closed[i] = other[i]
 
 
-@_jit
+@jit
 def _decode_3(pair, even_weights, odd_weights, bias, slopes, skip, out):
     """Transposed convolution of the bottleneck, plus the skip connection, to out [3 * M, BANDS].
 
@@ -493,7 +402,7 @@ def _decode_3(pair, even_weights, odd_weights, bias, slopes, skip, out):
     _shift_left(out[:given], out[2 * given :])
 
 
-@_jit
+@jit
 def _decode_2(x, even_weights, odd_weights, bias, slopes, level, room):
     """Transposed convolution of x [3 * M, BANDS] added to the first N channels of level [6 * C, BANDS], which it reorders.
 
@@ -508,7 +417,7 @@ def _decode_2(x, even_weights, odd_weights, bias, slopes, level, room):
     _shift_left(level[channels : 2 * channels], level[5 * channels :])
 
 
-@_jit
+@jit
 def _decode_1(level, weights, mask):
     """Transposed convolution of level [6 * C, BANDS] to a mask [2 * 2 * 4, BANDS] in our order; weights [3 * C, 2 * 2]."""
     channels = level.shape[0] // 6
@@ -567,7 +476,7 @@ def _normal_tile(tail: bool):
 _normal, _normal_and_tail = _normal_tile(False), _normal_tile(True)
 
 
-@_jit
+@jit
 def _normalise(x, out):
     """Layer normalisation over the channels of x [C, BANDS] into out [1 + C, BANDS], whose first row stays one."""
     last = x.shape[1] - 1 - _COLUMNS
@@ -606,7 +515,7 @@ def _lower_tile(tail: bool):
 _lower, _lower_and_tail = _lower_tile(False), _lower_tile(True)
 
 
-@_jit
+@jit
 def _attend(x, normal, weights, out_weights, heads, projected, mixed, scores, room):
     """x [C, BANDS] += attention of the first `heads` heads over normal [1 + C, BANDS].
 
@@ -639,7 +548,7 @@ def _attend(x, normal, weights, out_weights, heads, projected, mixed, scores, ro
     _add_product(out_weights, mixed, x)
 
 
-@_jit
+@jit
 def _feed_forward(x, normal, up, down, hidden):
     """x [C, BANDS] += down.T @ relu(up.T @ normal); hidden [1 + N, BANDS] (its first row is one) is room."""
     _multiply(up, normal, hidden[1:])
@@ -649,7 +558,7 @@ def _feed_forward(x, normal, up, down, hidden):
     _add_product(down, hidden, x)
 
 
-@_jit
+@jit
 def _recur(x, normal, weights, own, out_weights, states, gates, own_gates):
     """x [C, BANDS] += projection of the new states of the groups in states [groups * (1 + H), BANDS].
 
@@ -675,7 +584,7 @@ def _recur(x, normal, weights, own, out_weights, states, gates, own_gates):
     _add_product(out_weights, states, x)
 
 
-@_jit
+@jit
 def _decide(spectrum, magnitude, pooling, weights, out_weights, memory, room, margins, shift, gates):
     """The policy: a compressed spectrum and the memory to gates [K] of 0 and 1.
 
@@ -704,7 +613,7 @@ def _decide(spectrum, magnitude, pooling, weights, out_weights, memory, room, ma
 
 
 # ------------------------------------------------------------------------------------------------ Fourier transforms
-@_jit
+@jit
 def _turn(real, imaginary, cosine, sine):
     """Turn complex numbers back by an angle, in place; with real and imaginary parts exchanged, forth."""
     re, im, c, s = real.reshape(-1), imaginary.reshape(-1), cosine.reshape(-1), sine.reshape(-1)
@@ -712,7 +621,7 @@ def _turn(real, imaginary, cosine, sine):
         re[i], im[i] = re[i] * c[i] + im[i] * s[i], im[i] * c[i] - re[i] * s[i]
 
 
-@_jit
+@jit
 def _to_spectrum(grid, first, twiddle, second, rows, halves, turned, spectrum):
     """Spectrum [2 * 2 * 4, BANDS] in our order of the samples in grid [16, 32]: 16 points by twice 16 points.
 
@@ -739,7 +648,7 @@ def _to_spectrum(grid, first, twiddle, second, rows, halves, turned, spectrum):
     spectrum[0, 32], spectrum[4, 32] = turned[0, 8], turned[0, 24]
 
 
-@_jit
+@jit
 def _to_samples(spectrum, second, twiddle, first, turned, halves, rows, grid):
     """Samples, left in grid: the inverse of :func:`_to_spectrum`."""
     for q in range(8):
@@ -767,7 +676,7 @@ def _to_samples(spectrum, second, twiddle, first, turned, halves, rows, grid):
     _multiply(first, rows, grid)
 
 
-@_jit
+@jit
 def _split(values, spectrum):
     """Spectrum [2 * 2 * 4, BANDS] in our order of bins [2 * BINS], real and imaginary part in turn."""
     for i in range(BINS):
@@ -775,7 +684,7 @@ def _split(values, spectrum):
         spectrum[row, i // 8], spectrum[4 + row, i // 8] = values[2 * i], values[2 * i + 1]
 
 
-@_jit
+@jit
 def _join(spectrum, values):
     """The inverse of :func:`_split`."""
     for i in range(BINS):
@@ -784,14 +693,14 @@ def _join(spectrum, values):
 
 
 # ------------------------------------------------------------------------------------------------ whole frames
-@_jit
+@jit
 def _get(block, place):
     """A matrix of a flat block, without a copy; place [3]: start, rows, columns."""
     start, rows, columns = place
     return block[start : start + rows * columns].reshape(rows, columns)
 
 
-@_jit
+@jit
 def _frame(gates, decide, shift, weights, memory, plan):
     """One frame, in place: the spectrum in the memory; see :func:`run`."""
     spectrum, taps = _get(memory, plan[SPECTRUM]), _get(memory, plan[TAPS])
@@ -871,7 +780,7 @@ def _frame(gates, decide, shift, weights, memory, plan):
     _expand(mask, _get(weights, plan[DECODER_1_BIAS])[0], spectrum)
 
 
-@_jit
+@jit
 def run(given, gates, out, decide, shift, weights, memory, plan):
     """Frames, one after the other: of samples, with the transforms here too, or of a spectrum.
 

@@ -72,7 +72,8 @@ class Gating:
     slope: float = 0.45
     """Fall of the guided target, in activation per OVRL point."""
     policy_rate: float = 0.5
-    """Learning rate of the policy, as a multiple."""
+    """Learning rate of the policy, as a multiple. At 0 it is left alone and chooses as it does: no gradient passes through
+    the gates, so closed parts are not computed, and a step takes less time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +188,8 @@ class Trainer:
                 raise InputError(f"{training.start_from}: weights of another shape; start from a network of this preset")
             self.network.load_state_dict(given.state_dict(), strict=False)  # a static network has no policy
         self.network.to(self.device)
+        if training.network.parts == "gated" and not training.gating.policy_rate:
+            self.network.policy.requires_grad_(False)
         self.wrapped = torch.nn.parallel.DistributedDataParallel(self.network) if self.world > 1 else self.network
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         policy = [value for name, value in self.network.named_parameters() if name.startswith("policy.")]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dsn_lite.blocks import DynamicGRU
+from dsn_lite.blocks import DynamicGRU, recurrent
 
 CHANNELS, WIDTH, STATIC, DYNAMIC, BANDS = 4, 3, 2, 2, 2
 GROUPS = STATIC + DYNAMIC
@@ -135,6 +135,44 @@ def test_it_is_trained_exactly(gate):
         expected = torch.zeros_like(training) if by_loop is None else by_loop
         torch.testing.assert_close(training, expected, rtol=0, atol=1e-9)
         torch.testing.assert_close(torch.zeros_like(training) if evaluating is None else evaluating, expected)
+
+
+@given(gate=gates(), kind=st.sampled_from(["training", "given", "none"]), starts=st.booleans(), seed=st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_compiled_loop_equals_the_library(gate, kind, starts, seed):
+    """Single precision takes the compiled loop, double precision the library's GRU: outputs, states and all gradients."""
+    recurrent.HAS_LOOP or pytest.skip("Numba is not installed")
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        gated = block(seed).to(dtype)
+        x = signal(*gate.shape).to(dtype).requires_grad_()
+        state = some_state(len(gate)).to(dtype).requires_grad_() if starts else None
+        own = {"training": gate.to(dtype, copy=True).requires_grad_(), "given": gate.to(dtype), "none": None}[kind]
+        y, last = gated(x, own, state)
+        assert any("HeldGRU" in name for name in graph(y)) == (dtype is torch.float32)
+        ((y.square() + y).sum() + last.square().sum()).backward()
+        asked = [x, *gated.parameters(), *([state] if starts else []), *([own] if kind == "training" else [])]
+        found.append([y, last, *(torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in asked)])
+    for compiled, library in zip(*found, strict=True):
+        scale = max(1.0, library.detach().abs().max().item())
+        torch.testing.assert_close(compiled.double() / scale, library / scale, rtol=0, atol=3e-6)
+
+
+def graph(tensor):
+    """Names of the operations that a tensor came from."""
+    names, waiting = set(), [tensor.grad_fn]
+    while waiting:
+        if (node := waiting.pop()) is not None:
+            names.add(node.name())
+            waiting += [before for before, _ in node.next_functions]
+    return names
+
+
+def test_compiled_loop_reads_no_closed_group():
+    gated, x = poison(block()).float(), signal(2, 6, dtype=torch.float32)
+    y, last = gated(x, torch.zeros(2, 6), some_state(2).float())
+    y.sum().backward()
+    assert y.isfinite().all() and last.isfinite().all() and gated.groups[0].weight_hh_l0.grad.isfinite().all()
 
 
 def test_every_weight_has_a_gradient_in_training_even_if_all_is_closed():

@@ -195,25 +195,6 @@ def test_normalisation_of_large_means():
     assert np.abs(out[1:] - expected).max() < 1e-4 and (out[0] == 1).all()
 
 
-def test_functions():
-    @kernel.njit
-    def apply(x):
-        out = np.empty((4, len(x)), np.float32)
-        for i in range(len(x)):
-            out[0, i], out[1, i] = kernel.exp(x[i]), kernel.log(abs(x[i]) + np.float32(1e-6))
-            out[2, i], out[3, i] = kernel.sigmoid(x[i]), kernel.tanh(x[i])
-        return out
-
-    x = np.linspace(-86, 86, 9999).astype(np.float32)
-    exp, log, sigmoid, tanh = apply(x)
-    wide = x.astype(np.float64)
-    assert np.abs(exp / np.exp(wide) - 1).max() < 2e-7
-    assert np.abs(log - np.log((np.abs(x) + np.float32(1e-6)).astype(np.float64))).max() < 2e-6
-    assert np.abs(sigmoid - 1 / (1 + np.exp(-wide))).max() < 3e-7
-    assert np.abs(tanh - np.tanh(wide)).max() < 3e-7
-    assert np.isfinite(apply(np.array([-1e30, 1e30], np.float32))[[0, 2, 3]]).all()
-
-
 def test_it_is_the_default_and_can_be_missing(random_network, monkeypatch):
     network = random_network()
     assert Stream(network).engine.name == "kernel"

@@ -7,6 +7,13 @@ from torch import Tensor, nn
 
 from dsn_lite.blocks.frames import is_training_gate, on_open_frames
 
+try:
+    from dsn_lite.blocks.held_gru import HeldGRU
+
+    HAS_LOOP = True
+except ImportError:  # a bare training machine without Numba
+    HAS_LOOP = False
+
 
 class DynamicGRU(nn.Module):
     """Groups of GRUs that run along time in each band, followed by one projection back to C channels.
@@ -16,7 +23,8 @@ class DynamicGRU(nn.Module):
 
     A GRU that is held on some frames is the same GRU run on the other frames alone. So the open frames are gathered to
     the front, the library's GRU runs over them at full speed, and the output of frame t is looked up at the number of
-    frames opened up to t. This needs gates that do not depend on the state, which is how our policy works.
+    frames opened up to t. This needs gates that do not depend on the state, which is how our policy works. Training on a
+    processor takes a compiled loop instead, which does the same in a third of the time (:mod:`dsn_lite.blocks.held_gru`).
 
     Parameters
     ----------
@@ -48,6 +56,8 @@ class DynamicGRU(nn.Module):
         """Map x [B, T, F, C] to ([B, T, F, C], new state [B, F, groups, group_width]); `gate` [B, T] or None (open)."""
         if state is None:
             state = self.initial_state(x.shape[0], x.shape[2])
+        if HAS_LOOP and torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.float32:
+            return self._compiled(x, gate, state)
         always, sometimes = self.groups[: self.static], self.groups[self.static :]
         outputs = [_run(group, x, state[:, :, i]) for i, group in enumerate(always)]
         states = [output[:, -1] for output in outputs]
@@ -74,6 +84,33 @@ class DynamicGRU(nn.Module):
             torch.cat(outputs, dim=-1), gate, x.shape[2:],
         )  # fmt: skip
         return y + addition, torch.stack(states, dim=2)
+
+    def _compiled(self, x: Tensor, gate: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`forward` returns; bands and batch lie next to each other, N = B * F, as the compiled loop wants."""
+        batch, frames, bands, _ = x.shape
+        is_used = gate is None or is_training_gate(gate) or bool(gate.any())
+        groups = list(self.groups)[: None if is_used else self.static]
+
+        def stacked(name: str, axis: int) -> Tensor:
+            return torch.stack([getattr(group, name).unflatten(0, (3, self.group_width)) for group in groups], axis)
+
+        weight, bias = stacked("weight_ih_l0", 1), stacked("bias_ih_l0", 1)  # [3, G, H, ...]
+        frames_first = x.transpose(0, 1).reshape(-1, self.channels)
+        products = torch.addmm(bias.reshape(-1, 1), weight.flatten(0, 2), frames_first.T)
+        opened = x.new_ones(len(groups), frames, batch * bands)
+        per_band = x.new_ones(1) if gate is None else gate.T.repeat_interleave(bands, 1).to(x.dtype)  # [T, N]
+        opened[self.static :] = per_band.detach()
+        output, last = HeldGRU.apply(
+            products.view(3, len(groups), self.group_width, frames, -1), stacked("weight_hh_l0", 0),
+            stacked("bias_hh_l0", 0), state[:, :, : len(groups)].permute(2, 3, 0, 1).flatten(2), opened,
+        )  # fmt: skip
+        if gate is not None:
+            always, sometimes = output[:, : self.static], output[:, self.static :]
+            output = torch.cat([always, sometimes * per_band[:, None, None]], dim=1)
+        output = output.flatten(1, 2).transpose(1, 2)  # [T, N, G * H]
+        y = nn.functional.linear(output, self.out.weight[:, : output.shape[-1]], self.out.bias)
+        last = last.unflatten(-1, (batch, bands)).permute(2, 3, 0, 1)
+        return y.unflatten(1, (batch, bands)).transpose(0, 1), torch.cat([last, state[:, :, len(groups) :]], dim=2)
 
 
 def _run(group: nn.GRU, x: Tensor, state: Tensor) -> Tensor:

@@ -1,0 +1,25 @@
+"""Functions of numbers against NumPy in double precision."""
+
+import numpy as np
+import pytest
+
+compiled = pytest.importorskip("dsn_lite.compiled")
+
+
+def test_functions():
+    @compiled.njit
+    def apply(x):
+        out = np.empty((4, len(x)), np.float32)
+        for i in range(len(x)):
+            out[0, i], out[1, i] = compiled.exp(x[i]), compiled.log(abs(x[i]) + np.float32(1e-6))
+            out[2, i], out[3, i] = compiled.sigmoid(x[i]), compiled.tanh(x[i])
+        return out
+
+    x = np.linspace(-86, 86, 9999).astype(np.float32)
+    exp, log, sigmoid, tanh = apply(x)
+    wide = x.astype(np.float64)
+    assert np.abs(exp / np.exp(wide) - 1).max() < 2e-7
+    assert np.abs(log - np.log((np.abs(x) + np.float32(1e-6)).astype(np.float64))).max() < 2e-6
+    assert np.abs(sigmoid - 1 / (1 + np.exp(-wide))).max() < 3e-7
+    assert np.abs(tanh - np.tanh(wide)).max() < 3e-7
+    assert np.isfinite(apply(np.array([-1e30, 1e30], np.float32))[[0, 2, 3]]).all()
