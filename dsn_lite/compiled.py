@@ -103,3 +103,18 @@ def sigmoid(x):
 def tanh(x):
     """Hyperbolic tangent, absolute error 1e-7."""
     return _ONE - _TWO / (_ONE + exp(_TWO * x))
+
+
+@jit
+def add_products(total, weight, x):
+    """total [N] += sum over i of weight[i] * x[i, N], four at a time: so long a sum stays in registers."""
+    height, whole = len(x), len(x) // 4 * 4
+    for i in range(0, whole, 4):
+        a, b, c, d = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
+        p, q, r, s = x[i], x[i + 1], x[i + 2], x[i + 3]
+        for k in range(len(total)):
+            total[k] += a * p[k] + b * q[k] + c * r[k] + d * s[k]
+    for i in range(whole, height):
+        a, p = weight[i], x[i]
+        for k in range(len(total)):
+            total[k] += a * p[k]

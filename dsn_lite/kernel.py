@@ -33,11 +33,12 @@ What the steps gave at the size of `base`, in microseconds a frame, fed hop by h
 on one core of an AMD EPYC (Zen 4) that had other work too (the fastest tenth of the passes): convolutions that gather
 their columns, three passes for a normalisation 63 / 38; bins in eight rows, transforms in halves, one plan, no copies in
 the stream 60 / 35.5; lanes down the last column 56 / 34; normalisation in registers 55.3 / 33.4; flat loops in the
-transforms 54.9 / 32.7; the softmax's maximum in registers 53.5 / 32. With AVX2 alone it is 10 % slower.
+transforms 54.9 / 32.7; the softmax's maximum in registers 53.5 / 32; matrices found without counting references
+50 / 29. With AVX2 alone it is 10 % slower.
 
-Of a closed frame some 12 microseconds do not depend on the gates: Python and the call 3.6, transforms 3, the first and the
-last layer 2, normalisation, power law and what it takes to find the matrices 3. So it takes 0.60 of the time of an open
-one, though 0.46 of its MACs.
+Of a closed frame some 10 microseconds do not depend on the gates: Python and the call 3, transforms 2.5, the first and the
+last layer 2, normalisation, power law and what it takes to find the matrices 2.5. So it takes 0.58 of the time of an open
+one, though 0.46 of its MACs. The policy takes 2.3 more, half of them to read its 47 KB of weights.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
-from dsn_lite.compiled import exp, f32, jit, log, sigmoid, tanh
+from dsn_lite.compiled import add_products, exp, f32, jit, log, sigmoid, tanh
 from dsn_lite.model import GATES, Network
 from dsn_lite.policy import Policy
 from dsn_lite.spectral import BINS, COMPRESSION, HOP, WINDOW
@@ -588,21 +590,37 @@ def _recur(x, normal, weights, own, out_weights, states, gates, own_gates):
 def _decide(spectrum, magnitude, pooling, weights, out_weights, memory, room, margins, shift, gates):
     """The policy: a compressed spectrum and the memory to gates [K] of 0 and 1.
 
-    memory [1, P + 1 + H]: room for the pooled bands, one, the state. magnitude [8, BANDS] and its pooling [8 * BANDS, P]
-    are in our order; weights [P + 1 + H, 4 H..]: reset, update, new from the input, new from the state;
-    out_weights [1 + H, K..]; room [1, 4 H..] and margins [1, K..] are room.
+    memory [1, P + 1 + H]: room for the pooled bands, one, the state. magnitude [16, BANDS] is room: magnitudes in our
+    order, then in that of the bins. pooling [P, 2 + n]: first bin and number of bins of a band, then their weights.
+    weights [P + 1 + 1 + H, 3 H]: new, reset, update from the input; reset, update, new from the state;
+    out_weights [1 + H, K..];
+    room [1, 4 H] and margins [1, K..] are room.
     """
-    values, levels, bands = spectrum.reshape(4, -1), magnitude.reshape(2, -1), pooling.shape[1]
+    values, levels, turned = spectrum.reshape(4, -1), magnitude[:8].reshape(2, -1), magnitude[8:].reshape(-1)
     for odd in range(2):
         real, imaginary, level = values[2 * odd], values[2 * odd + 1], levels[odd]
         for i in range(len(level)):
             level[i] = np.sqrt(real[i] * real[i] + imaginary[i] * imaginary[i] + f32(1e-12))
-    _multiply(magnitude.reshape(-1, 1), pooling, memory[:, :bands])
-    _multiply(memory.T, weights, room)
-    state = memory[0, bands + 1 :]
+    for row in range(8):
+        level, first = magnitude[row], row % 4 * 2 + row // 4  # even bins come first
+        for i in range(len(level)):
+            turned[8 * i + first] = level[i]
+    bands, pooled = len(pooling), memory[0]
+    for band in range(bands):
+        first, a, b, c, d = int(pooling[band, 0]), _ZERO, _ZERO, _ZERO, _ZERO
+        for i in range(0, int(pooling[band, 1]), 4):  # four sums, none of which waits for another
+            a += turned[first + i] * pooling[band, 2 + i]
+            b += turned[first + i + 1] * pooling[band, 3 + i]
+            c += turned[first + i + 2] * pooling[band, 4 + i]
+            d += turned[first + i + 3] * pooling[band, 5 + i]
+        pooled[band] = a + b + (c + d)
+    state, sums = memory[0, bands + 1 :], room[0]
     width = len(state)
-    reset_gate, update_gate, new_gate, own_new = (
-        room[0, :width], room[0, width : 2 * width], room[0, 2 * width : 3 * width], room[0, 3 * width : 4 * width]
+    sums[:] = _ZERO
+    add_products(sums[: 3 * width], pooled[: bands + 1], weights[: bands + 1])
+    add_products(sums[width:], pooled[bands:], weights[bands + 1 :])
+    new_gate, reset_gate, update_gate, own_new = (
+        sums[:width], sums[width : 2 * width], sums[2 * width : 3 * width], sums[3 * width :]
     )  # fmt: skip
     for j in range(width):
         new = tanh(new_gate[j] + sigmoid(reset_gate[j]) * own_new[j])
@@ -693,11 +711,26 @@ def _join(spectrum, values):
 
 
 # ------------------------------------------------------------------------------------------------ whole frames
+@intrinsic
+def _view(context, block, start, rows, columns):
+    """Matrix [rows, columns] that begins at `start` of a flat block. It has no owner: nothing is checked or counted."""
+    matrix = types.Array(block.dtype, 2, "C")
+
+    def generate(context, builder, signature, args):
+        flat = context.make_array(block)(context, builder, args[0])
+        view = context.make_array(matrix)(context, builder)
+        size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_value_type(block.dtype)))
+        strides = [builder.mul(args[3], size), size]
+        populate_array(view, builder.gep(flat.data, [args[1]]), args[2:], strides, size, None)
+        return view._getvalue()
+
+    return matrix(block, types.intp, types.intp, types.intp), generate
+
+
 @jit
 def _get(block, place):
     """A matrix of a flat block, without a copy; place [3]: start, rows, columns."""
-    start, rows, columns = place
-    return block[start : start + rows * columns].reshape(rows, columns)
+    return _view(block, place[0], place[1], place[2])
 
 
 @jit
@@ -908,21 +941,20 @@ def _widen(array: np.ndarray) -> np.ndarray:
 def _policy(policy: Policy | None) -> list[np.ndarray]:
     if policy is None:
         return [np.zeros((0, 0), np.float32)] * 3
-    gru, width = policy.recurrent, policy.width
-    pooling = _widen(_array(policy.pooling))
-    row = np.arange(8)[:, None] % 4 * 2 + np.arange(8)[:, None] // 4  # even bins first
-    bins = row + 8 * np.arange(BANDS)
-    ordered = np.where(bins[..., None] < BINS, pooling[np.minimum(bins, BINS - 1)], f32(0)).reshape(8 * BANDS, -1)
-    weights = np.zeros((pooling.shape[1] + 1 + width, 4 * width), np.float32)
-    inputs, one, own = weights[: policy.bands], weights[pooling.shape[1]], weights[pooling.shape[1] + 1 :]
-    inputs[:, : 3 * width] = _array(gru.weight_ih_l0).T
-    own[:, : 2 * width], own[:, 3 * width :] = np.split(_array(gru.weight_hh_l0).T, [2 * width], axis=1)
-    bias, own_bias = _array(gru.bias_ih_l0), _array(gru.bias_hh_l0)
-    one[: 3 * width], one[3 * width :] = bias, own_bias[2 * width :]
-    one[: 2 * width] += own_bias[: 2 * width]
+    gru, width, bands = policy.recurrent, policy.width, policy.bands
+    columns = [np.flatnonzero(column) for column in _array(policy.pooling).T]  # a band's bins are neighbours
+    pooling = np.zeros((bands, 2 + max(bins[-1] - bins[0] + 4 for bins in columns)), np.float32)
+    for row, bins, column in zip(pooling, columns, _array(policy.pooling).T, strict=True):
+        row[0], row[1] = bins[0], bins[-1] - bins[0] + 1
+        row[2 : 2 + int(row[1])] = column[bins[0] : bins[-1] + 1]
+    new_first = np.r_[2 * width : 3 * width, : 2 * width]  # the library has reset, update, new
+    own = _biased(_array(gru.weight_hh_l0), _array(gru.bias_hh_l0))
+    # The one that the biases are the weight of lies between the pooled bands and the state.
+    inputs = [_array(gru.weight_ih_l0)[new_first].T, _array(gru.bias_ih_l0)[None, new_first]]
+    weights = np.concatenate([*inputs, own])
     out = _biased(_array(policy.logits.weight), _array(policy.logits.bias))
     # What decides is the open minus the closed logit.
-    return [ordered, _widen(weights), _widen(out[:, 1::2] - out[:, ::2])]
+    return [pooling, weights, _widen(out[:, 1::2] - out[:, ::2])]
 
 
 def _pack(arrays: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -940,20 +972,20 @@ def _memory(network: Network) -> list[np.ndarray]:
     gru, policy = network.time.gru, getattr(network, "policy", None)
     groups, heads = gru.static + gru.dynamic, network.frequency_1.attention.out.in_features
     hidden = max(b.feed_forward.up.out_features for b in (network.frequency_1, network.time, network.frequency_2))
-    pooled, gates = (-(-n // 32) * 32 if policy else 0 for n in (policy and policy.bands, policy and 4 * policy.width))
+    bands, width = (policy.bands, policy.width) if policy else (0, 0)
     shapes = [
-        (44, BANDS), (groups * (1 + gru.group_width), BANDS), (1, pooled + 1 + policy.width if policy else 0),
+        (44, BANDS), (groups * (1 + gru.group_width), BANDS), (1, bands + 1 + width),
         (1, HOP), (1, HOP),
         (16, BANDS), (6 * c1, BANDS), (3 * c2, BANDS), (3 * c2, BANDS), (2 * c3, BANDS), (1 + c3, BANDS), (1, BANDS),
         (1 + hidden, BANDS), (1 + heads, BANDS), (3 * max(heads, groups * gru.group_width), BANDS),
         (3 * gru.group_width, BANDS), (BANDS, BANDS), (c1, BANDS), (16, BANDS),
-        (16, 32), (18, 32), (18, 32), (18, 32), (8, BANDS), (1, gates), (1, 32),
+        (16, 32), (18, 32), (18, 32), (18, 32), (16, BANDS), (1, 4 * width), (1, 32),
     ]  # fmt: skip
     arrays = dict(zip(range(TAPS, UNITS), (np.zeros(shape, np.float32) for shape in shapes), strict=True))
     for index in (NORMAL, HIDDEN, MIXED):
         arrays[index][0] = 1  # the input that the bias is the weight of
     arrays[STATES][:: 1 + gru.group_width] = 1
-    arrays[POLICY_STATE][:, pooled : pooled + 1] = 1
+    arrays[POLICY_STATE][:, bands] = 1
     return list(arrays.values())
 
 

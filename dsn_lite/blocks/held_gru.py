@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsn_lite.compiled import f32, jit, sigmoid, tanh
+from dsn_lite.compiled import add_products, f32, jit, sigmoid, tanh
 
 _ONE = f32(1)
 
@@ -63,21 +63,6 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 
 @jit
-def _add_products(total, weight, x):
-    """total [N] += sum over i of weight[i] * x[i, N], four at a time: the sum stays in registers for as long."""
-    height, whole = len(x), len(x) // 4 * 4
-    for i in range(0, whole, 4):
-        a, b, c, d = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
-        p, q, r, s = x[i], x[i + 1], x[i + 2], x[i + 3]
-        for k in range(len(total)):
-            total[k] += a * p[k] + b * q[k] + c * r[k] + d * s[k]
-    for i in range(whole, height):
-        a, p = weight[i], x[i]
-        for k in range(len(total)):
-            total[k] += a * p[k]
-
-
-@jit
 def _forward(given, weight, bias, states, opened, output, resets, updates, news, owns):
     """Fill states [T + 1, G, H, N] from the first row on, the outputs, and what the gradient needs: [T, G, H, N] each."""
     frames, groups, width, _ = output.shape
@@ -87,9 +72,9 @@ def _forward(given, weight, bias, states, opened, output, resets, updates, news,
             for j in range(width):
                 reset, update, new, own = resets[t, g, j], updates[t, g, j], news[t, g, j], owns[t, g, j]
                 reset[:], update[:], own[:] = bias[g, 0, j], bias[g, 1, j], bias[g, 2, j]
-                _add_products(reset, weight[g, 0, j], states[t, g])
-                _add_products(update, weight[g, 1, j], states[t, g])
-                _add_products(own, weight[g, 2, j], states[t, g])
+                add_products(reset, weight[g, 0, j], states[t, g])
+                add_products(update, weight[g, 1, j], states[t, g])
+                add_products(own, weight[g, 2, j], states[t, g])
                 for k in range(len(reset)):
                     reset[k] = sigmoid(given[0, g, j, t, k] + reset[k])
                 for k in range(len(reset)):
@@ -129,5 +114,5 @@ def _backward(d_output, d_state, weight, opened, states, resets, updates, news, 
                 d_own[g, 0, j, t, :], d_own[g, 1, j, t, :], d_own[g, 2, j, t, :] = d_reset, d_update, d_new
             for i in range(width):
                 for part in range(3):
-                    _add_products(carried[i], weight[g, part, i], products[part])
+                    add_products(carried[i], weight[g, part, i], products[part])
             d_state[g] = carried
