@@ -127,7 +127,7 @@ PRESETS = {
     ),
     "base": Config(
         channels=(16, 24, 32), heads=4, head_width=8, hidden=48, groups=4, group_width=16,
-        policy_bands=32, policy_width=48,
+        policy_bands=24, policy_width=32,
     ),
     "paper": Config(
         channels=(32, 48, 64), heads=4, head_width=16, hidden=96, groups=4, group_width=24,

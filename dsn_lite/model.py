@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dsn_lite import gates as gating
 from dsn_lite.blocks import DynamicAttention, DynamicConv, DynamicConvTranspose, DynamicFeedForward, DynamicGRU
+from dsn_lite.blocks.frames import gate_slice, is_training_gate
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.policy import Policy
@@ -162,16 +163,25 @@ class Network(nn.Module):
         gate = gates.unbind(-1) if self.gate_names and gates is not None else [None] * len(GATES)
         x, encoder_state = self.encoder_1(x, state=state.encoder)
         skip_1 = x = self._activate(x, 0)
-        x, _ = self.encoder_2(x, gate[0])
-        skip_2 = x = self._activate(x, 1)
-        x, _ = self.encoder_3(x, gate[1])
-        x = self._activate(x, 2) + self.band_embedding
+        skip_2 = x = self._convolve(self.encoder_2, x, gate[0], 1)
+        x = self._convolve(self.encoder_3, x, gate[1], 2) + self.band_embedding
         x = self.frequency_1(x, gate[2], gate[3])
         x, recurrent_state = self.time(x, gate[4], gate[5], state.recurrent)
         x = self.frequency_2(x, gate[6], gate[7])
-        x = self._activate(self.decoder_3(x, gate[8]), 3) + skip_2
-        x = self._activate(self.decoder_2(x, gate[9]), 4) + skip_1
+        x = self._convolve(self.decoder_3, x, gate[8], 3) + skip_2
+        x = self._convolve(self.decoder_2, x, gate[9], 4) + skip_1
         return self.decoder_1(x), encoder_state, recurrent_state
+
+    def _convolve(self, block: DynamicConv | DynamicConvTranspose, x: Tensor, gate: Tensor | None, index: int) -> Tensor:
+        """A convolution without memory, and its PReLU.
+
+        In training the gate comes behind the PReLU. That is the same sound, for PReLU leaves a closed slice at zero, but
+        another gradient: what opening would add, and not the slope at zero times what it would add before the PReLU.
+        """
+        trained = gate if is_training_gate(gate) else None
+        y = block(x, None if trained is not None else gate)
+        y = self._activate(y[0] if isinstance(y, tuple) else y, index)
+        return y if trained is None else gate_slice(y, trained, block.static)
 
     def _activate(self, x: Tensor, index: int) -> Tensor:
         """PReLU with one slope a channel on x [B, T, F, C]; zero stays zero, so a closed slice stays closed."""

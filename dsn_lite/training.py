@@ -183,10 +183,12 @@ class Trainer:
         if training.start_from:
             from dsn_lite.registry import load
 
-            given = load(training.start_from)
-            if {**given.config.to_dict(), "parts": ""} != {**training.network.to_dict(), "parts": ""}:
+            given, own = load(training.start_from), self.network
+            if _without_policy(given.config) != _without_policy(training.network):
                 raise InputError(f"{training.start_from}: weights of another shape; start from a network of this preset")
-            self.network.load_state_dict(given.state_dict(), strict=False)  # a static network has no policy
+            # A static network has no policy, and one of another width is taught anew.
+            tensors, shapes = given.state_dict(), {name: value.shape for name, value in own.state_dict().items()}
+            own.load_state_dict({n: v for n, v in tensors.items() if shapes.get(n) == v.shape}, strict=False)
         self.network.to(self.device)
         if training.network.parts == "gated" and not training.gating.policy_rate:
             self.network.policy.requires_grad_(False)
@@ -528,6 +530,10 @@ class Trainer:
             if not rows or used > rows[-1]["activation"] + 1e-4:
                 rows.append({"shift": float(shift), "activation": round(used, 5)})
         return rows
+
+
+def _without_policy(config: Config) -> dict:
+    return {**config.to_dict(), "parts": "", "policy_bands": 0, "policy_width": 0}
 
 
 def _magnitude(wave: Tensor) -> Tensor:

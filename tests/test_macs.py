@@ -163,7 +163,7 @@ def test_base_by_hand():
     always = {
         "encoder 1": 129 * 2 * 2 * 5 * 16,
         "decoder 1": 129 * 16 * 5 * 2,
-        "policy": 3 * 48 * (32 + 48) + 48 * 20,
+        "policy": 3 * 32 * (24 + 32) + 32 * 20,
         "slopes and embedding": 0,
     }
     counted = macs.count(Config.preset("base"))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsn_lite.blocks.frames import is_training_gate, on_open_frames, per_frame
+from dsn_lite.blocks.frames import gate_slice, is_training_gate, on_open_frames
 
 
 class DynamicAttention(nn.Module):
@@ -42,8 +41,7 @@ class DynamicAttention(nn.Module):
             return self._heads(x, 0, heads, self.out.bias)
         if is_training_gate(gate):
             mixed = self._attend(x, self.query_key_value.weight, self.query_key_value.bias, heads)
-            always, sometimes = mixed.split([self.static * self.head_width, self.dynamic * self.head_width], dim=-1)
-            return self.out(torch.cat([always, sometimes * per_frame(gate, x)], dim=-1))
+            return self.out(gate_slice(mixed, gate, self.static * self.head_width))
         static = self._heads(x, 0, self.static, self.out.bias)
         return static + on_open_frames(lambda open_x: self._heads(open_x, self.static, heads), x, gate, x.shape[2:])
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsn_lite.blocks.frames import is_training_gate, on_open_frames, per_frame
+from dsn_lite.blocks.frames import gate_slice, is_training_gate, on_open_frames
 
 
 class DynamicConv(nn.Module):
@@ -66,8 +66,7 @@ class DynamicConv(nn.Module):
         if gate is None or not self.dynamic:
             y = self._convolve(x, weight, bias)
         elif is_training_gate(gate):
-            always, sometimes = self._convolve(x, weight, bias).split([self.static, self.dynamic], dim=-1)
-            y = torch.cat([always, sometimes * per_frame(gate, x)], dim=-1)
+            y = gate_slice(self._convolve(x, weight, bias), gate, self.static)
         else:
             always = self._convolve(x, weight[: self.static], bias[: self.static])
             windows = x.unfold(1, past + 1, 1).permute(0, 1, 4, 2, 3)  # [B, T, time_kernel, F, C], one per output frame
@@ -120,8 +119,7 @@ class DynamicConvTranspose(nn.Module):
         if gate is None or not self.dynamic:
             y = self._convolve(x, weight, bias)
         elif is_training_gate(gate):
-            always, sometimes = self._convolve(x, weight, bias).split([self.static, self.dynamic], dim=-1)
-            y = torch.cat([always, sometimes * per_frame(gate, x)], dim=-1)
+            y = gate_slice(self._convolve(x, weight, bias), gate, self.static)
         else:
             always = self._convolve(x, weight[:, : self.static], bias[: self.static])
             shape = (self.out_bands(x.shape[2]), self.dynamic)

@@ -36,3 +36,15 @@ def is_training_gate(gate: Tensor | None) -> bool:
 def per_frame(gate: Tensor, x: Tensor) -> Tensor:
     """Gate [B, T] with as many trailing axes as x [B, T, ...] needs to multiply it."""
     return gate.reshape(*gate.shape, *(1,) * (x.dim() - 2)).to(x.dtype)
+
+
+def gate_slice(x: Tensor, gate: Tensor, static: int) -> Tensor:
+    """x [B, T, ..., C] whose channels from `static` on are multiplied by the gate [B, T]: the training path of a slice.
+
+    Examples
+    --------
+    >>> gate_slice(torch.ones(1, 2, 3), torch.tensor([[1.0, 0.0]]), static=1)
+    tensor([[[1., 1., 1.],
+             [1., 0., 0.]]])
+    """
+    return torch.cat([x[..., :static], x[..., static:] * per_frame(gate, x)], dim=-1)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsn_lite.blocks.frames import is_training_gate, on_open_frames, per_frame
+from dsn_lite.blocks.frames import gate_slice, is_training_gate, on_open_frames
 
 
 class DynamicFeedForward(nn.Module):
@@ -39,9 +38,7 @@ class DynamicFeedForward(nn.Module):
         if gate is None or not self.dynamic:
             return self.down(functional.relu(self.up(x)))
         if is_training_gate(gate):
-            hidden = functional.relu(self.up(x))
-            always, sometimes = hidden.split([self.static, self.dynamic], dim=-1)
-            return self.down(torch.cat([always, sometimes * per_frame(gate, x)], dim=-1))
+            return self.down(gate_slice(functional.relu(self.up(x)), gate, self.static))
         static = functional.linear(x, self.up.weight[: self.static], self.up.bias[: self.static])
         static = functional.linear(functional.relu(static), self.down.weight[:, : self.static], self.down.bias)
         return static + on_open_frames(self._dynamic_part, x, gate, x.shape[2:])
