@@ -596,9 +596,9 @@ def _decide(spectrum, magnitude, pooling, weights, out_weights, memory, room, ma
     out_weights [1 + H, K..];
     room [1, 4 H] and margins [1, K..] are room.
     """
-    values, levels, turned = spectrum.reshape(4, -1), magnitude[:8].reshape(2, -1), magnitude[8:].reshape(-1)
+    values, halves, turned = spectrum.reshape(4, -1), magnitude[:8].reshape(2, -1), magnitude[8:].reshape(-1)
     for odd in range(2):
-        real, imaginary, level = values[2 * odd], values[2 * odd + 1], levels[odd]
+        real, imaginary, level = values[2 * odd], values[2 * odd + 1], halves[odd]
         for i in range(len(level)):
             level[i] = np.sqrt(real[i] * real[i] + imaginary[i] * imaginary[i] + f32(1e-12))
     for row in range(8):
@@ -607,12 +607,15 @@ def _decide(spectrum, magnitude, pooling, weights, out_weights, memory, room, ma
             turned[8 * i + first] = level[i]
     bands, pooled = len(pooling), memory[0]
     for band in range(bands):
-        first, a, b, c, d = int(pooling[band, 0]), _ZERO, _ZERO, _ZERO, _ZERO
-        for i in range(0, int(pooling[band, 1]), 4):  # four sums, none of which waits for another
-            a += turned[first + i] * pooling[band, 2 + i]
-            b += turned[first + i + 1] * pooling[band, 3 + i]
-            c += turned[first + i + 2] * pooling[band, 4 + i]
-            d += turned[first + i + 3] * pooling[band, 5 + i]
+        row, a, b, c, d = pooling[band], _ZERO, _ZERO, _ZERO, _ZERO
+        first, count, i = int(row[0]), int(row[1]), 0
+        levels, shares = turned[first : first + count + 3], row[2 : 2 + count + 3]
+        while i < count:  # four sums, none of which waits for another
+            a += levels[i] * shares[i]
+            b += levels[i + 1] * shares[i + 1]
+            c += levels[i + 2] * shares[i + 2]
+            d += levels[i + 3] * shares[i + 3]
+            i += 4
         pooled[band] = a + b + (c + d)
     state, sums = memory[0, bands + 1 :], room[0]
     width = len(state)
