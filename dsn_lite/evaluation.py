@@ -1,6 +1,6 @@
 """Score a model on a folder of clean and noisy pairs, with intervals, by SNR, and under other gate policies.
 
-A dynamic network must be compared with what costs the same. Beside the learned policy there are three that have its
+A dynamic network must be compared with what costs the same. Beside the learned policy there are four that have its
 mean activation (mean over the files, gates weighed by their MACs): see :data:`POLICIES`. Where they score like the
 learned one, the policy has learnt nothing that a fixed smaller network could not do.
 """
@@ -30,7 +30,7 @@ from dsn_lite import audio, dnsmos, metrics
 from dsn_lite.audiocache import default_folder, progress
 from dsn_lite.errors import InputError
 from dsn_lite.provenance import provenance, versions
-from dsn_lite.spectral import SAMPLE_RATE, frame_count
+from dsn_lite.spectral import SAMPLE_RATE, frame_count, stft
 
 METRICS = ("pesq", "stoi", "estoi", "si_sdr", "sig", "bak", "ovrl")
 COSTS = ("mmacs_per_second", "activation")
@@ -44,8 +44,13 @@ POLICIES = {
         "an oracle that knows the SNR: one set of open gates an utterance, the more the lower its SNR (a falling, "
         "clipped line), the most used gates, with the learned mean activation"
     ),
+    "energy": (
+        "every gate open on the loud frames and closed on the others: one threshold for all files, in dB relative to the "
+        "file's mean, with the learned mean activation"
+    ),
 }
-"""Gate policies and what they do; the last three have the mean activation of the learned one."""
+"""Gate policies and what they do; the last four have the mean activation of the learned one."""
+EQUAL = tuple(POLICIES)[3:]
 
 BOOTSTRAP = 2000
 SNR_GROUPS = 12
@@ -76,17 +81,22 @@ class Identity:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which gates a file gets: of the model itself (``policy``), one ``pattern`` [K], or drawn with ``rates`` [K]."""
+    """Which gates a file gets.
+
+    Those of the model itself (``policy``), one ``pattern`` [K], drawn with ``rates`` [K], or all on the frames whose level
+    is over a ``threshold`` in dB (see :func:`frame_levels`).
+    """
 
     policy: str = "learned"
     budget: float | None = None
     pattern: np.ndarray | None = None
     rates: np.ndarray | None = None
     seed: int = 0
+    threshold: float | None = None
 
-    def gates(self, name: str, samples: int) -> str | np.ndarray:
-        """What ``model.enhance`` takes as ``policy`` for the file ``name``: a name or float32 [T, K]."""
-        frames = frame_count(samples)
+    def gates(self, name: str, noisy: np.ndarray, count: int) -> str | np.ndarray:
+        """What ``model.enhance`` takes as ``policy`` for a file: a name, or float32 [T, K] for its ``count`` K of gates."""
+        frames = frame_count(len(noisy))
         if self.pattern is not None:
             return np.tile(self.pattern.astype(np.float32), (frames, 1))
         if self.rates is not None:
@@ -94,6 +104,8 @@ class Plan:
             digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
             draws = np.random.default_rng(list(digest)).random((frames, len(self.rates)))
             return (draws < self.rates).astype(np.float32)
+        if self.threshold is not None:
+            return np.repeat(frame_levels(noisy)[:, None] > self.threshold, count, axis=1).astype(np.float32)
         return self.policy
 
 
@@ -242,7 +254,7 @@ def evaluate(
     try:
         plans = dict.fromkeys([pair.name for pair in found], Plan(policy, budget))
         detail: dict = {}
-        if policy in ("random", "frozen", "snr"):
+        if policy in EQUAL:
             learned, failed = workers.map(partial(_decide, plan=Plan(budget=budget)), found, "learned gates")
             errors += failed
             found = [pair for pair in found if pair.name in learned]
@@ -345,6 +357,37 @@ def snr_patterns(snr_db: np.ndarray, rates: np.ndarray, shares: np.ndarray, targ
     return patterns
 
 
+def frame_levels(wave: np.ndarray) -> np.ndarray:
+    """Level [T] in dB of each frame of a wave [samples] at 16 kHz, relative to the mean power of all frames.
+
+    Examples
+    --------
+    >>> levels = frame_levels(np.r_[np.zeros(8000), np.ones(8000)])
+    >>> bool(levels[2] < -60), round(float(levels[-5]))
+    (True, 3)
+    """
+    with torch.no_grad():
+        powers = stft(torch.from_numpy(np.asarray(wave, dtype=np.float32))[None])[0].abs().square().sum(-1).double()
+    return (10 * torch.log10(powers / powers.mean().clamp_min(1e-20) + 1e-10)).numpy()
+
+
+def energy_threshold(levels: Sequence[np.ndarray], target: float) -> float:
+    """Threshold in dB over which a share ``target`` of the frames lies, as a mean over the files' levels [T].
+
+    Examples
+    --------
+    >>> threshold = energy_threshold([np.arange(10.0), np.arange(10.0) + 5.5], 0.5)
+    >>> float(np.mean([np.arange(10.0) > threshold, np.arange(10.0) + 5.5 > threshold]))
+    0.5
+    """
+    low, high = min(level.min() for level in levels) - 1, max(level.max() for level in levels) + 1
+    for _ in range(60):  # the share falls with the threshold: bisect
+        middle = (low + high) / 2
+        is_over = np.mean([(level > middle).mean() for level in levels]) > target
+        low, high = (middle, high) if is_over else (low, middle)
+    return float(high)
+
+
 def _equal_activation(
     policy: str, model, found: Sequence[Pair], learned: dict[str, _Decided], seed: int
 ) -> tuple[dict[str, Plan], dict]:
@@ -360,6 +403,9 @@ def _equal_activation(
         pattern = frozen_pattern(rates, shares, target)
         opened = [name for name, is_open in zip(model.gate_names, pattern, strict=True) if is_open]
         return dict.fromkeys(names, Plan(pattern=pattern)), {**detail, "open_gates": opened}
+    if policy == "energy":
+        threshold = energy_threshold([frame_levels(_read(pair)[1]) for pair in found], target)
+        return dict.fromkeys(names, Plan(threshold=threshold)), {**detail, "threshold_db": round(threshold, 3)}
     patterns = snr_patterns(np.array([pair.snr_db for pair in found]), rates, shares, target)
     return {name: Plan(pattern=pattern) for name, pattern in zip(names, patterns, strict=True)}, detail
 
@@ -419,7 +465,8 @@ def _read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _enhance(pair: Pair, model, plan: Plan, noisy: np.ndarray) -> tuple[np.ndarray, _Decided]:
-    result = model.enhance(noisy, SAMPLE_RATE, budget=plan.budget, policy=plan.gates(pair.name, len(noisy)))
+    policy = plan.gates(pair.name, noisy, len(model.gate_names))
+    result = model.enhance(noisy, SAMPLE_RATE, budget=plan.budget, policy=policy)
     gates = np.asarray(result.gates, dtype=float)
     frames = max(len(gates), 1)
     activation = float(result.activation)

@@ -38,7 +38,7 @@ transforms 54.9 / 32.7; the softmax's maximum in registers 53.5 / 32; matrices f
 
 Of a closed frame some 10 microseconds do not depend on the gates: Python and the call 3, transforms 2.5, the first and the
 last layer 2, normalisation, power law and what it takes to find the matrices 2.5. So it takes 0.58 of the time of an open
-one, though 0.46 of its MACs. The policy takes 2.3 more, half of them to read its 47 KB of weights.
+one, though 0.46 of its MACs. The policy takes 1.1 more.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def usage_loss(rate: Tensor, low: float = 0.1, high: float = 0.9) -> Tensor:
     """Penalty (scalar) on a gate that is nearly always open or nearly always closed over a batch.
 
     A gate that has become constant gets no more gradient and stays so: the collapse of the policy. The penalty looks at
-    the mean probability `rate` [K] over all frames of a batch; it leaves single decisions as sharp as they like.
+    the share `rate` [K] of open frames over a batch; it leaves single decisions as sharp as they like.
 
     Examples
     --------

@@ -330,7 +330,8 @@ class Trainer:
         # The expected activation has a gradient without the noise of the sampled one; the sampled one is what is spent.
         off = (used - target).square() + (expected - target).square()
         missed = (off / 2 * is_chosen).sum() * self.world / total
-        rate = (probabilities.mean(1) * is_chosen[:, None]).sum(0)
+        # Of the gates and not of their probabilities: a gate that is open with a tenth of a chance never opens in use.
+        rate = (output.gates.mean(1) * is_chosen[:, None]).sum(0)
         if self.world > 1:
             rate = sum_over_processes(rate)
         if all_chosen.any():

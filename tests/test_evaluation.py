@@ -317,7 +317,7 @@ def test_gate_shares_are_measured():
 
 
 @pytest.mark.parametrize("budget", [None, 0.3])
-@pytest.mark.parametrize(("policy", "tolerance"), [("random", 0.02), ("frozen", 0.06), ("snr", 0.02)])
+@pytest.mark.parametrize(("policy", "tolerance"), [("random", 0.02), ("frozen", 0.06), ("snr", 0.02), ("energy", 0.02)])
 def test_policies_cost_what_the_learned_one_costs(folder, quick, policy, tolerance, budget):
     learned = evaluate(Fake(), folder, jobs=1, budget=budget)
     other = evaluate(Fake(), folder, jobs=1, budget=budget, policy=policy)
@@ -340,9 +340,17 @@ def test_random_gates_follow_the_rates_and_the_seed(folder, quick):
         assert gate["rate"] == pytest.approx(learned["gates"][name]["rate"], abs=0.06)
         assert gate["std_utterances"] < 0.1 < gate["std_within_utterance"]
     plan = evaluation.Plan(rates=np.full(4, 0.5))
-    gates = np.concatenate([plan.gates(str(file), 160000) for file in range(4)])
+    gates = np.concatenate([plan.gates(str(file), np.zeros(160000), 4) for file in range(4)])
     assert np.abs(np.corrcoef(gates.T) - np.eye(4)).max() < 0.06  # gates apart from each other
     assert abs(np.corrcoef(gates[1:, 0], gates[:-1, 0])[0, 1]) < 0.06  # and frames too
+
+
+def test_energy_opens_on_loud_frames(folder, quick):
+    energy = evaluate(Fake(), folder, jobs=1, policy="energy")
+    assert len({gate["rate"] for gate in energy["gates"].values()}) == 1 and np.isfinite(energy["threshold_db"])
+    wave = np.r_[np.full(16000, 0.01), np.full(16000, 0.1), np.full(16000, 0.01)]
+    gates = evaluation.Plan(threshold=0.0).gates("any", wave, 4)
+    assert gates.shape[1] == 4 and not gates[:60].any() and gates[66:120].all() and not gates[130:].any()
 
 
 def test_frozen_gates_never_move_and_the_oracle_follows_the_snr(folder, quick):

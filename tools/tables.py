@@ -25,6 +25,7 @@ RUNS = {
     "mgt-dsn-random": "mgt-dsn, random gates",
     "mgt-dsn-frozen": "mgt-dsn, frozen pattern",
     "mgt-dsn-snr": "mgt-dsn, SNR oracle",
+    "mgt-dsn-energy": "mgt-dsn, energy threshold",
 }
 PEERS = {
     "gtcrn_dns3": "GTCRN", "ulunas": "UL-UNAS", "fastenhancer_t": "FastEnhancer-T", "dtln": "DTLN", "nsnet2": "NSNet2",
@@ -127,7 +128,8 @@ def findings() -> str:
     ]
     for name, label in (
         ("mgt-dsn-open", "everything open"), ("mgt-dsn-closed", "everything closed"), ("mgt-dsn-random", "random gates"),
-        ("mgt-dsn-frozen", "the frozen pattern"), ("mgt-dsn-snr", "the SNR oracle"), ("static", "the static network"),
+        ("mgt-dsn-frozen", "the frozen pattern"), ("mgt-dsn-snr", "the SNR oracle"),
+        ("mgt-dsn-energy", "the energy threshold"), ("static", "the static network"),
     ):  # fmt: skip
         rows = result(name)["per_file"]
         parts = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dsn_lite.errors import InputError
 
-_POLICIES = ("learned", "open", "closed", "random", "frozen", "snr")
+_POLICIES = ("learned", "open", "closed", "random", "frozen", "snr", "energy")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--policy",
         choices=_POLICIES,
         default="learned",
-        help="who decides the gates; random, frozen and snr (an oracle) have the mean activation of learned",
+        help="who decides the gates; random, frozen, snr (an oracle) and energy have the mean activation of learned",
     )
     parser.add_argument(
         "--budget", type=float, metavar="B", help="mean activation wanted, 0 to 1 (default: as trained)"
