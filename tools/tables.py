@@ -182,10 +182,10 @@ def speed() -> str:
         f"noisy speech; the learned gates' time includes the policy's {values['policy_us']:.1f} us. The same open "
         f"frame takes {engines['onnx']['open']:.0f} us in ONNX Runtime and {engines['torch']['open']:.0f} us in PyTorch.",
         "",
-        f"With half of the frames open and half closed a frame takes {half:.3f} of the open time for {macs_of_half:.3f} of the "
-        f"MACs, and the policy {values['policy_us'] / time['open']:.3f} more: the fewer gates are open, the less of the saving "
-        f"arrives. An open frame of the size `paper` takes {paper['us_per_frame']['open']:.0f} us, real-time factor "
-        f"{paper['rtf']['open']:.4f}, and a closed one {paper['ratio']['closed']['time']:.3f} of it.",
+        f"With half of the frames open and half closed a frame takes {half:.3f} of the open time for {macs_of_half:.3f} "
+        f"of the MACs, and the policy {values['policy_us'] / time['open']:.3f} more: the fewer gates are open, the less of "
+        f"the saving arrives. An open frame of the size `paper` takes {paper['us_per_frame']['open']:.0f} us, real-time "
+        f"factor {paper['rtf']['open']:.4f}, and a closed one {paper['ratio']['closed']['time']:.3f} of it.",
     ]
     return "\n".join(lines)
 
