@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,17 @@ def noisy_speech(seconds: float) -> np.ndarray:
         parts.append(audio.mix_at_snr(speech, noise, float((index * 5) % 25)))
         length += len(speech)
     return np.concatenate(parts)[:samples]
+
+
+def excerpts(recordings: Sequence[str | Path], seconds: float) -> np.ndarray:
+    """An equal stretch from the middle of each recording, one after the other, float32 [samples] at 16 kHz."""
+    share, parts = round(seconds * SAMPLE_RATE / len(recordings)), []
+    for path in recordings:
+        sound = audio.read(path)
+        wave = audio.resample(audio.to_mono(sound.wave), sound.sample_rate, SAMPLE_RATE)
+        first = max(0, (len(wave) - share) // 2)
+        parts.append(wave[first : first + share])
+    return np.concatenate(parts)
 
 
 def bursts(frames: int, gates: int, hold: int, seed: int = 0) -> np.ndarray:
@@ -123,6 +135,7 @@ def measure(
     engines: tuple[str, ...] = ("kernel", "onnx", "torch"),
     peer_onnx: str | Path | None = None,
     peer_frame_ms: float = 16.0,
+    recordings: Sequence[str | Path] = (),
     seconds: float = 10.0,
     passes: int = 15,
 ) -> dict:
@@ -135,6 +148,7 @@ def measure(
     engines : those to compare; the first that is installed gives the main figures. PyTorch runs fewer passes.
     peer_onnx : a peer's streaming ONNX graph, one frame a run, its states as further inputs and outputs.
     peer_frame_ms : sound in one run of the peer.
+    recordings : noisy speech to run on, an equal stretch of each; none: clips of the package in synthetic noise.
     seconds : length of the noisy speech.
     passes : how often each frame is timed.
     """
@@ -143,7 +157,8 @@ def measure(
     torch.set_num_threads(1)
     torch.manual_seed(0)
     static = Network(network.config.static()).eval()
-    counted, wave = macs.count(network), noisy_speech(seconds)
+    counted = macs.count(network)
+    wave = excerpts(recordings, seconds) if recordings else noisy_speech(seconds)
     frames = len(wave) // HOP
     if frames < 2 or passes < 1:
         raise InputError("too little to measure; use --seconds 0.1 or more and --passes 1 or more")
@@ -187,7 +202,9 @@ def measure(
             "file": Path(peer_onnx or "").name, "us_per_frame": row.us, "quartiles_us": row.quartiles,
             "frame_ms": peer_frame_ms, "rtf": row.us / 1e3 / peer_frame_ms, "nodes": peer.nodes,
         }  # fmt: skip
-    result["method"] = {"seconds": seconds, "frames": frames, "passes": passes, "block": BLOCK}
+    result["method"] = {
+        "seconds": seconds, "frames": frames, "passes": passes, "block": BLOCK, "recordings": len(recordings),
+    }  # fmt: skip
     packages = ("numba", "numpy", "onnxruntime", "torch")
     return result | {"provenance": provenance(packages)}
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 
 from dsn_lite import bench, cli, registry
 from dsn_lite.errors import InputError
@@ -36,6 +37,19 @@ def test_command(random_network, tmp_path, capsys):
     assert 0 < result["ratio"]["closed"]["macs"] < 1 and len(result["frames"]) == 31
     assert set(result["provenance"]) >= {"command", "commit", "machine", "versions"}
     assert (tmp_path / "b.png").stat().st_size > 10_000
+
+
+def test_recordings_of_ones_own(random_network, tmp_path):
+    files = []
+    for name, rate, seconds in (("a.wav", 16_000, 2), ("b.wav", 44_100, 2), ("short.wav", 16_000, 0.05)):
+        files.append(tmp_path / name)
+        soundfile.write(files[-1], np.full((round(rate * seconds), 2), 0.1), rate)
+    wave = bench.excerpts(files, 1.5)
+    assert len(wave) == 2 * 8000 + 800 and wave.dtype == np.float32
+    result = bench.measure(random_network("tiny"), engines=("torch",), recordings=files, seconds=0.6, passes=1)
+    assert result["method"]["recordings"] == 3 and result["method"]["frames"] == (2 * 3200 + 800) // 256
+    with pytest.raises(InputError, match="missing.wav"):
+        bench.measure(random_network("tiny"), engines=("torch",), recordings=[tmp_path / "missing.wav"])
 
 
 def test_static_network_and_one_engine(random_network):

@@ -14,13 +14,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Measure what a frame of 16 ms costs here, on one thread: all gates open, all closed, the learned "
         "ones on noisy speech, the network without gates, the engines side by side.",
         epilog="examples:\n  dsn-lite bench\n  dsn-lite bench --model base --json bench.json --picture bench.png\n"
-        "  dsn-lite bench --peer-onnx gtcrn_stream.onnx",
+        "  dsn-lite bench --recordings street/*.wav --seconds 30\n  dsn-lite bench --peer-onnx gtcrn_stream.onnx",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--model",
         metavar="NAME",
         help="trained network, .safetensors file, or a preset with random weights (tiny, base, paper; default: mgt-dsn)",
+    )
+    parser.add_argument(
+        "--recordings", nargs="+", type=Path, default=(), metavar="FILE", help="noisy speech to run on, a stretch of each"
     )
     parser.add_argument("--peer-onnx", type=Path, metavar="FILE", help="streaming graph of a peer, one frame a run")
     parser.add_argument(
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         network.name = f"{name} (random weights)"
     result = bench.measure(
         network, engines=tuple(args.engines.split(",")), peer_onnx=args.peer_onnx, peer_frame_ms=args.peer_frame_ms,
-        seconds=args.seconds, passes=args.passes,
+        recordings=args.recordings, seconds=args.seconds, passes=args.passes,
     )  # fmt: skip
     print(bench.table(result))
     if args.json:
