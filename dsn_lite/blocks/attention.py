@@ -22,6 +22,7 @@ class DynamicAttention(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> block = DynamicAttention(8, head_width=4, static=1, dynamic=1)
     >>> block(torch.randn(2, 5, 33, 8), torch.ones(2, 5)).shape
     torch.Size([2, 5, 33, 8])

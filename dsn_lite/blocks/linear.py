@@ -21,6 +21,7 @@ class DynamicFeedForward(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> block = DynamicFeedForward(8, static=4, dynamic=4)
     >>> x, gate = torch.randn(2, 5, 3, 8), torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 1, 1.0]])
     >>> block(x, gate).shape
