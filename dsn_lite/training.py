@@ -72,8 +72,8 @@ class Gating:
     slope: float = 0.45
     """Fall of the guided target, in activation per OVRL point."""
     policy_rate: float = 0.5
-    """Learning rate of the policy, as a multiple. At 0 it is left alone and chooses as it does: no gradient passes through
-    the gates, so closed parts are not computed, and a step takes less time."""
+    """Learning rate of the policy, as a multiple. At 0 it is left alone and chooses as it does; no gradient passes through
+    the gates then, closed parts are not computed, and a step takes less time."""
 
 
 @dataclass(frozen=True, kw_only=True)
