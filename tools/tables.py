@@ -182,8 +182,9 @@ def speed() -> str:
         f"noisy speech; the learned gates' time includes the policy's {values['policy_us']:.1f} us. The same open "
         f"frame takes {engines['onnx']['open']:.0f} us in ONNX Runtime and {engines['torch']['open']:.0f} us in PyTorch.",
         "",
-        f"These clips have much noise, and the policy opens {values['activation']:.0%} of what it can. On the "
-        f"recordings of the test set it opens {test['activation']:.0%}, and the learned gates take {real['time']:.3f} of the open time "
+        f"These clips have much noise, and the policy opens {values['activation']:.0%} of what it can. "
+        f"On the recordings of the test set it opens {test['activation']:.0%}, and the learned gates take "
+        f"{real['time']:.3f} of the open time "
         f"for {real['macs']:.3f} of the MACs (`results/bench-test.json`). An open frame of the size `paper` takes "
         f"{paper['us_per_frame']['open']:.0f} us, real-time factor {paper['rtf']['open']:.4f}, and a closed one "
         f"{wide['time']:.3f} of it for {wide['macs']:.3f} of the MACs.",
