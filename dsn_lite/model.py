@@ -68,6 +68,8 @@ class Network(nn.Module):
     (torch.Size([1, 20, 257]), torch.Size([1, 20, 10]))
     """
 
+    KIND = "enhancer"
+
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
@@ -95,6 +97,11 @@ class Network(nn.Module):
         nn.init.normal_(self.band_embedding, std=0.1)
         if config.parts == "gated":
             self.policy = Policy(len(GATES), bands=config.policy_bands, width=config.policy_width)
+
+    @classmethod
+    def from_card(cls, card: dict) -> Network:
+        """An untrained network of the shape that a card holds under ``network``."""
+        return cls(Config.from_dict(card["network"]))
 
     @property
     def gate_names(self) -> list[str]:

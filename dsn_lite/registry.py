@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
+from torch import nn
 
 from dsn_lite.audio import replacing
-from dsn_lite.config import Config
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEFAULT = "mgt-dsn"
 """The network that `enhance` uses unless told otherwise."""
+KINDS = {
+    "enhancer": "dsn_lite.model:Network",
+    "slim-demucs": "dsn_lite.slimmable.demucs:SlimDemucs",
+    "separator": "dsn_lite.slimmable.separator:Separator",
+}
+"""Module and class of each kind of network, the ``kind`` of a card; imported when one is loaded."""
 
 
 def available() -> list[dict]:
@@ -25,17 +32,22 @@ def available() -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(WEIGHTS.glob("*.json"))]
 
 
-def load(name: str | os.PathLike = DEFAULT) -> Network:
-    """A trained network, ready to enhance.
+def load(name: str | os.PathLike = DEFAULT, *, kinds: tuple[str, ...] = tuple(KINDS)) -> Any:
+    """A trained network, ready to use.
 
     Parameters
     ----------
     name : one of the names of :func:`available`, or a `.safetensors` file whose card lies beside it.
+    kinds : what it may be, of ``KINDS``.
+
+    Returns
+    -------
+    Network, SlimDemucs or Separator, in evaluation mode, with its card.
 
     Raises
     ------
     InputError
-        Unknown name; missing, damaged or foreign file.
+        Unknown name; missing, damaged or foreign file; a network of another kind.
     """
     path = Path(name)
     if path.suffix != ".safetensors":
@@ -49,22 +61,31 @@ def load(name: str | os.PathLike = DEFAULT) -> Network:
             raise InputError(f"{needed}: not found; weights need the .safetensors file and the .json card beside it")
     try:
         card = json.loads(card_path.read_text())
-        network = Network(Config.from_dict(card["network"]))
-        network.load_state_dict(load_file(path))
+        kind = dict(card).get("kind", "enhancer")
+        if kind in kinds:
+            network = _class(kind).from_card(card)
+            network.load_state_dict(load_file(path))
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not weights of this program ({reason}); train or download them again") from None
+    if kind not in kinds:
+        raise InputError(f"{path}: holds a network of the kind {kind}; what is needed here is {' or '.join(kinds)}")
     network.name, network.card = card.get("name", path.stem), card
     return network.eval()
 
 
-def save(network: Network, path: str | os.PathLike, card: dict | None = None) -> None:
+def _class(kind: str) -> type:
+    module, name = KINDS[kind].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def save(network: nn.Module, path: str | os.PathLike, card: dict | None = None) -> None:
     """Write weights and card, each under another name first and then renamed.
 
     The card gets the network's configuration and, unless it has one, the file's stem as its name.
     """
     path = Path(path)
-    card = {"name": path.stem, **(card or {}), "network": network.config.to_dict()}
+    card = {"name": path.stem, "kind": network.KIND, **(card or {}), "network": network.config.to_dict()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with replacing(path) as temporary:
         temporary.write_bytes(serialise(tensors))

@@ -1,44 +1,31 @@
-"""Training: one loop for the static network, the DSN and the metric-guided DSN.
-
-Everything random is drawn from (seed, step), so a step is a pure function of the weights before it and its number: a run
-that was killed and resumed equals one that was not. Checkpoints are safetensors, written under another name and renamed.
-One process, or several under ``torchrun``: each takes its slice of the same global batch.
-"""
+"""Training the enhancer: the static network, the DSN and the metric-guided DSN are one task of the loop."""
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from safetensors import safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce as sum_over_processes
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from dsn_lite import gates as gating
-from dsn_lite.audio import replacing
 from dsn_lite.config import Config
 from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.errors import InputError
 from dsn_lite.guidance import Guidance
 from dsn_lite.labels import read_labels
+from dsn_lite.loop import CHECKPOINT, LOG, Loop, Plan, build, one_thread, read_yaml
 from dsn_lite.losses import SpeechLoss, activation, usage_loss
 from dsn_lite.macs import count
 from dsn_lite.model import Network
 from dsn_lite.patterns import Mix, draw
+from dsn_lite.pruning import can_prune, prune
 from dsn_lite.spectral import compress, frame_count, istft, stft
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
+__all__ = ["CHECKPOINT", "LOG", "Gating", "Trainer", "Training"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,32 +64,12 @@ class Gating:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Plan):
     """Everything that decides a run; read from a YAML file by :meth:`read`."""
 
     network: Config
-    steps: int
-    batch: int = 8
-    """Items of a step, over all processes."""
-    seconds: float = 4.0
-    items: int | None = None
-    """Number of different mixtures before they repeat; None: never."""
-    seed: int = 1
-    rate: float = 2e-3
-    warmup: int = 200
-    decay: float = 0.01
-    """Weight decay."""
-    clip: float = 0.3
-    """Largest gradient norm."""
-    average: float = 0.999
-    """Decay of the exponential moving average of the weights, which is what ships."""
-    start_from: str | None = None
-    """Weights to start from: a name or a .safetensors file."""
     gating: Gating = field(default_factory=Gating)
     loss: SpeechLoss = field(default_factory=SpeechLoss)
-    valid_items: int = 48
-    valid_every: int = 250
-    save_every: int = 100
 
     @staticmethod
     def read(path: str | Path) -> Training:
@@ -113,20 +80,10 @@ class Training:
         InputError
             When the file is missing or not YAML, or names an unknown option.
         """
-        import yaml
+        return Training.from_dict(read_yaml(path), str(path))
 
-        try:
-            values = yaml.safe_load(Path(path).read_text())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); give a YAML training configuration") from None
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(values, dict) or "network" not in values or "steps" not in values:
-            raise InputError(f"{path}: needs at least `network:` and `steps:`; see configs/ for examples")
-        return Training.from_dict(values, str(path))
-
-    @staticmethod
-    def from_dict(values: dict, source: str = "configuration") -> Training:
+    @classmethod
+    def from_dict(cls, values: dict, source: str = "configuration") -> Training:
         """Training configuration from plain values."""
         values = dict(values)
         values["network"] = Config.from_dict(values["network"])
@@ -138,11 +95,8 @@ class Training:
         for given, name in ((gate_values, "temperature"), (gate_values, "noise_fades"), (loss_values, "windows")):
             if name in given:
                 given[name] = tuple(given[name])
-        for given, kind in ((values, Training), (gate_values, Gating), (loss_values, SpeechLoss)):
-            known = {item.name for item in fields(kind)}
-            if unknown := sorted(set(given) - known):
-                raise InputError(f"{source}: unknown option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        return Training(**values, gating=Gating(**gate_values), loss=SpeechLoss(**loss_values))
+        parts = {"gating": build(Gating, gate_values, source), "loss": build(SpeechLoss, loss_values, source)}
+        return build(cls, {**values, **parts}, source)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
@@ -150,66 +104,40 @@ class Training:
         values["network"] = self.network.to_dict()
         return values
 
-    def rate_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then half a cosine down to a hundredth."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
+class Trainer(Loop):
+    """A run of the enhancer; see :class:`dsn_lite.loop.Loop` for the parameters."""
 
-class Trainer:
-    """A run: network, optimiser, moving average, data and log, in one folder.
-
-    Parameters
-    ----------
-    training : Training
-    corpus : Corpus
-    folder : where checkpoints, log and the final weights go.
-    device : "cpu" or "cuda"
-    workers : processes that make mixtures.
-    """
+    PLAN = Training
 
     def __init__(
         self, training: Training, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
     ):
-        self.training, self.corpus, self.folder = training, corpus, Path(folder)
-        self.device, self.workers = torch.device(device), workers
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        if training.batch % self.world:
-            raise InputError(f"batch {training.batch} cannot be shared by {self.world} processes; choose a multiple")
+        self.training = training
         torch.manual_seed(training.seed)
-        self.network = Network(training.network)
+        network = Network(training.network)
         if training.start_from:
-            from dsn_lite.registry import load
-
-            given, own = load(training.start_from), self.network
-            if _without_policy(given.config) != _without_policy(training.network):
-                raise InputError(f"{training.start_from}: weights of another shape; start from a network of this preset")
-            # A static network has no policy, and one of another width is taught anew.
-            tensors, shapes = given.state_dict(), {name: value.shape for name, value in own.state_dict().items()}
-            own.load_state_dict({n: v for n, v in tensors.items() if shapes.get(n) == v.shape}, strict=False)
-        self.network.to(self.device)
-        if training.network.parts == "gated" and not training.gating.policy_rate:
-            self.network.policy.requires_grad_(False)
-        self.wrapped = torch.nn.parallel.DistributedDataParallel(self.network) if self.world > 1 else self.network
-        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        policy = [value for name, value in self.network.named_parameters() if name.startswith("policy.")]
-        others = [value for name, value in self.network.named_parameters() if not name.startswith("policy.")]
+            _start_from(network, training.start_from)
+        self.is_gated = training.network.parts == "gated"
+        if self.is_gated and not training.gating.policy_rate:
+            network.policy.requires_grad_(False)
+        policy = [value for name, value in network.named_parameters() if name.startswith("policy.")]
+        others = [value for name, value in network.named_parameters() if not name.startswith("policy.")]
         groups = [{"params": others, "multiple": 1.0}]
         if policy:
             groups.append({"params": policy, "multiple": training.gating.policy_rate})
-        self.optimiser = torch.optim.AdamW(groups, lr=training.rate, betas=(0.9, 0.99), weight_decay=training.decay)
+        super().__init__(training, network, corpus, folder, device=device, workers=workers, groups=groups)
         self.loss = training.loss
         self.counted = count(self.network)
         self.weights = torch.as_tensor(self.counted.gate_macs, dtype=torch.float32, device=self.device)
-        self.is_gated = training.network.parts == "gated"
         self.targets = self._targets()
-        self.step = 0
-        self.seconds_spent = 0.0
-        self.started = time.monotonic()
 
     # ---- data
+
+    def dataset(self, split: str, size: int | None) -> Mixtures:
+        """Mixtures of a split; those of validation are the same for every run."""
+        seed = self.training.seed if split == "train" else 0
+        return Mixtures(self.corpus, split, self.training.seconds, seed, size=size)
 
     def _targets(self) -> Tensor | None:
         """Target activation of every mixture [items]; None where one target serves all."""
@@ -222,83 +150,24 @@ class Trainer:
         self.guidance = Guidance.fit(ovrl, mean=training.gating.target, slope=training.gating.slope)
         return torch.as_tensor(self.guidance.target(ovrl), dtype=torch.float32, device=self.device)
 
-    def _batches(self) -> Iterator[dict]:
-        """Batches of this process, from the present step to the last."""
-        training = self.training
-        dataset = Mixtures(self.corpus, "train", training.seconds, training.seed)
-        own = training.batch // self.world
-        indices = []
-        for step in range(self.step, training.steps):
-            first = step * training.batch + self.rank * own
-            every = range(first, first + own)
-            indices.append([i % training.items for i in every] if training.items else list(every))
-        return iter(
-            DataLoader(
-                dataset, batch_sampler=indices, num_workers=self.workers, persistent_workers=False,
-                prefetch_factor=8 if self.workers else None, worker_init_fn=_one_thread,
-                pin_memory=self.device.type == "cuda",
-            )
-        )
-
-    # ---- the loop
-
-    def run(self, until: int | None = None) -> None:
-        """Train up to the step `until`, or to the end, then write the final weights."""
-        training, until = self.training, self.training.steps if until is None else until
-        self.folder.mkdir(parents=True, exist_ok=True)
-        batches = self._batches()
-        if self.step == 0 and self.targets is not None:
+    def prepare(self) -> None:
+        """Teach a guided policy before the first step."""
+        if self.targets is not None:
             self.teach_policy()
-        bar = tqdm(
-            total=training.steps, initial=self.step, desc=self.folder.name, unit="step", disable=self.rank > 0,
-            dynamic_ncols=True, smoothing=0.05,
-        )  # fmt: skip
-        since: list[dict] = []
-        while self.step < until:
-            values = self._train_step(next(batches))
-            since.append(values)
-            self.step += 1
-            bar.update()
-            if self.step % 10 == 0:
-                bar.set_postfix({name: f"{values[name]:.3g}" for name in ("loss", "activation", "mmacs") if name in values})
-            is_last = self.step == training.steps
-            if self.step % training.valid_every == 0 or is_last:
-                if self.rank == 0:
-                    self._write_log(since)
-                since = []
-            if self.step % training.save_every == 0 or is_last or self.step == until:
-                self.save()
-        bar.close()
-        if self.step == training.steps and self.rank == 0:
-            self.finish()
 
-    def _train_step(self, batch: dict) -> dict:
-        """One update; returns what the log keeps."""
-        training = self.training
-        noisy = batch["noisy"].to(self.device, non_blocking=True)
-        clean = batch["clean"].to(self.device, non_blocking=True)
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + self.step)
-        self.network.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = training.rate_at(self.step) * group["multiple"]
+    # ---- a step
+
+    def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Speech loss of a step, plus what the gates add to it."""
+        noisy, clean = batch["noisy"], batch["clean"]
         spectrum = stft(noisy)
-        values = {}
+        values: dict[str, float] = {}
         if self.is_gated:
             output, extra = self._gated_forward(spectrum, batch["index"], generator, values)
         else:
             output, extra = self.wrapped(spectrum), 0.0
         speech = self.loss(istft(output.spectrum, noisy.shape[-1]), clean).mean()
-        total = speech + extra
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        # Apart, so that a large gradient of the one does not shrink that of the other.
-        norms = [torch.nn.utils.clip_grad_norm_(g["params"], training.clip) for g in self.optimiser.param_groups]
-        norm = torch.stack(norms).max()
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"step {self.step}: the gradient is not finite; lower `rate` and resume")
-        self.optimiser.step()
-        self._update_average()
-        return {"loss": speech.item(), "gradient": norm.item(), **values}
+        return speech + extra, {"loss": speech.item(), **values}
 
     def _gated_forward(self, spectrum: Tensor, index: Tensor, generator: torch.Generator, values: dict):
         """Forward pass with the step's kinds of items, and what the gates add to the loss."""
@@ -309,8 +178,7 @@ class Trainer:
         mix = plan.mix_after if chooses else plan.mix_before
         pattern, all_chosen = draw(mix, self.training.batch, frames, gates, generator)
         noise = gating.gumbel_noise((self.training.batch, frames, gates, 2), generator=generator)
-        own = slice(self.rank * len(spectrum), (self.rank + 1) * len(spectrum))
-        pattern, chosen, noise = (value[own].to(self.device) for value in (pattern, all_chosen, noise))
+        pattern, chosen, noise = (value[self.own].to(self.device) for value in (pattern, all_chosen, noise))
         since = max(0.0, (progress - plan.policy_from) / (1 - plan.policy_from))
         first, last = plan.noise_fades
         noise = noise * min(1.0, max(0.0, (last - since) / (last - first)))
@@ -351,18 +219,17 @@ class Trainer:
         distribute instead of coins to toss.
         """
         training, policy, plan = self.training, self.network.policy, self.training.gating
-        dataset = Mixtures(self.corpus, "train", training.seconds, training.seed)
         loader = DataLoader(
-            dataset, batch_size=32, sampler=range(len(self.targets)), num_workers=self.workers,
-            worker_init_fn=_one_thread,
+            self.dataset("train", None), batch_size=32, sampler=range(len(self.targets)), num_workers=self.workers,
+            worker_init_fn=one_thread,
         )  # fmt: skip
         with torch.no_grad():
-            waves = (batch["noisy"].to(self.device) for batch in self._show(loader, "pooling"))
+            waves = (batch["noisy"].to(self.device) for batch in self.show(loader, "pooling"))
             pooled = [policy.features(_magnitude(wave)) for wave in waves]
         features = torch.cat(pooled)
         optimiser = torch.optim.AdamW(policy.parameters(), betas=(0.9, 0.99))
         generator = torch.Generator().manual_seed(training.seed)
-        for step in self._show(range(plan.policy_steps), "policy"):
+        for step in self.show(range(plan.policy_steps), "policy"):
             for group in optimiser.param_groups:
                 group["lr"] = 3e-3 * min(1.0, (step + 1) / 100) * (1 - step / plan.policy_steps)
             item = torch.randint(len(features), (32,), generator=generator).to(self.device)
@@ -373,30 +240,15 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(policy.parameters(), training.clip)
             optimiser.step()
         self.network.zero_grad()
-        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-
-    def _show(self, steps, name: str):
-        return tqdm(steps, desc=f"{self.folder.name} {name}", disable=self.rank > 0, dynamic_ncols=True)
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.training.average, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay)
+        self.start_average()
 
     # ---- looking
-
-    def averaged(self) -> Network:
-        """A copy of the network with the averaged weights, for evaluation."""
-        network = Network(self.training.network).to(self.device)
-        network.load_state_dict(self.average)
-        return network.eval()
 
     @torch.no_grad()
     def validate(self) -> dict:
         """Loss on the fixed validation mixtures, for every kind of gates, and how the policy's gates behave."""
         training = self.training
-        dataset = Mixtures(self.corpus, "valid", training.seconds, seed=0, size=training.valid_items)
+        dataset = self.dataset("valid", training.valid_items)
         network, values = self.averaged(), {}
         snr, used, rates, spread, losses = [], [], [], [], {}
         for first in range(0, training.valid_items, 8):
@@ -427,102 +279,17 @@ class Trainer:
             values["rank_correlation_snr"] = _rank_correlation(np.array(snr), activations)
         return values
 
-    def _write_log(self, since: list[dict]) -> None:
-        names = {name for values in since for name in values}
-        row: dict = {"step": self.step, "rate": self.training.rate_at(self.step - 1)}
-        for name in sorted(names):
-            row[name] = float(np.mean([values[name] for values in since if name in values]))
-        elapsed = time.monotonic() - self.started
-        self.seconds_spent += elapsed
-        self.started = time.monotonic()
-        row["seconds"] = round(self.seconds_spent, 1)
-        row["audio_per_second"] = round(len(since) * self.training.batch * self.training.seconds / elapsed, 1)
-        row["steps_per_second"] = round(len(since) / elapsed, 3)
-        row.update(self.validate())
-        self.started = time.monotonic()
-        with (self.folder / LOG).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        draw_curve(self.folder)
-
-    # ---- keeping
-
-    def save(self) -> None:
-        """Write the checkpoint atomically: network, moving average, optimiser, step."""
-        if self.rank:
-            return
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-        notes = {
-            "step": self.step, "seconds_spent": self.seconds_spent, "training": self.training.to_dict(),
-            "corpus": self.corpus.hash,
-        }  # fmt: skip
-        own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        with replacing(self.folder / CHECKPOINT) as temporary:
-            temporary.write_bytes(serialise(own, {"notes": json.dumps(notes)}))
-
-    def resume(self) -> None:
-        """Take up the run where its checkpoint left it.
-
-        Raises
-        ------
-        InputError
-            When the checkpoint belongs to another configuration or corpus, or cannot be read.
-        """
-        path = self.folder / CHECKPOINT
-        try:
-            with safe_open(path, "pt") as file:
-                notes = json.loads(file.metadata()["notes"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except Exception as error:
-            raise InputError(f"{path}: cannot be read ({error}); start the run anew without --resume") from None
-        if notes["training"] != json.loads(json.dumps(self.training.to_dict())):
-            raise InputError(f"{path}: made with another configuration; resume with the one it was started with")
-        if notes["corpus"] != self.corpus.hash:
-            raise InputError(f"{path}: made from another corpus; resume with the manifest it was started with")
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
-        self.network.load_state_dict(part("network."))
-        self.average = {name: value.to(self.device) for name, value in part("average.").items()}
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in part("optimiser.").items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
-        self.step, self.seconds_spent = notes["step"], notes["seconds_spent"]
-        log = self.folder / LOG
-        if self.rank == 0 and log.exists():  # lines after the checkpoint will be written again
-            rows = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
-            log.write_text("".join(line + "\n" for line in rows))
-
-    def finish(self) -> None:
-        """Write the averaged weights and their card into the run's folder."""
-        from dsn_lite.registry import save
-
-        network = self.averaged()
-        card = {
-            "training": self.training.to_dict(),
-            "corpus": self.corpus.hash,
-            "steps": self.step,
-            "hours_of_mixtures": round(self.step * self.training.batch * self.training.seconds / 3600, 1),
-            "seconds_spent": round(self.seconds_spent),
-            "processes": self.world,
-            "device": self.device.type,
-            "validation": self.validate(),
-        }
-        if self.is_gated:
-            card["calibration"] = self.calibrate(network)
-            if self.targets is not None:
-                card["guidance"] = asdict(self.guidance)
-        save(network, self.folder / "model.safetensors", card)
+    def card(self, network: Network) -> dict:
+        """Calibration of the budget, and the guidance."""
+        if not self.is_gated:
+            return {}
+        guidance = {} if self.targets is None else {"guidance": asdict(self.guidance)}
+        return {"calibration": self.calibrate(network), **guidance}
 
     @torch.no_grad()
     def calibrate(self, network: Network) -> list[dict]:
         """Activation on the validation mixtures at logit shifts from -8 to 8, strictly rising; see `budget_shift`."""
-        dataset = Mixtures(self.corpus, "valid", self.training.seconds, seed=0, size=self.training.valid_items)
+        dataset = self.dataset("valid", self.training.valid_items)
         noisy = torch.stack([dataset[i]["noisy"] for i in range(len(dataset))]).to(self.device)
         logits, _ = network.policy(_magnitude(noisy))
         rows: list[dict] = []
@@ -531,6 +298,22 @@ class Trainer:
             if not rows or used > rows[-1]["activation"] + 1e-4:
                 rows.append({"shift": float(shift), "activation": round(used, 5)})
         return rows
+
+
+def _start_from(network: Network, source: str) -> None:
+    """Take the weights of another network of the same shape; a policy of another width is taught anew.
+
+    A static-only network takes what is left of a larger one.
+    """
+    from dsn_lite.registry import load
+
+    given = load(source, kinds=("enhancer",))
+    if can_prune(given.config, network.config):
+        given = prune(given, network.config)
+    elif _without_policy(given.config) != _without_policy(network.config):
+        raise InputError(f"{source}: weights of another shape; start from a network of this preset")
+    tensors, shapes = given.state_dict(), {name: value.shape for name, value in network.state_dict().items()}
+    network.load_state_dict({n: v for n, v in tensors.items() if shapes.get(n) == v.shape}, strict=False)
 
 
 def _without_policy(config: Config) -> dict:
@@ -548,17 +331,3 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     if np.ptp(b) == 0 or np.ptp(a) == 0:
         return 0.0
     return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
-
-
-def draw_curve(folder: Path) -> None:
-    """Draw the log of a run as `curve.png`, where matplotlib is installed."""
-    try:
-        from dsn_lite.curve import training_curve
-    except ImportError:  # a bare training machine
-        return
-    rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
-    training_curve(rows, folder / "curve.png")

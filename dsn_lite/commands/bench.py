@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         registry.refuse_card(args.json)
     name = args.model or registry.DEFAULT
-    network = Network(Config.preset(name)).eval() if name in PRESETS else registry.load(name)
+    network = Network(Config.preset(name)).eval() if name in PRESETS else registry.load(name, kinds=("enhancer",))
     if name in PRESETS:
         network.name = f"{name} (random weights)"
     result = bench.measure(

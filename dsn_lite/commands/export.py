@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         from dsn_lite import export
 
         name = args.model or registry.DEFAULT
-        network = Network(Config.preset(name)).eval() if name in PRESETS else registry.load(name)
+        network = Network(Config.preset(name)).eval() if name in PRESETS else registry.load(name, kinds=("enhancer",))
         model = export.save(network, args.output)
     except ModuleNotFoundError as error:
         if error.name != "onnx":

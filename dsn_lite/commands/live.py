@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from dsn_lite.streaming import Stream
 
     torch.set_num_threads(1)
-    network = registry.load(args.model or registry.DEFAULT)
+    network = registry.load(args.model or registry.DEFAULT, kinds=("enhancer",))
     stream = Stream(network, budget=args.budget, policy=args.policy, engine=args.engine)
     live.warm_up(stream)
     meter = live.Meter(network)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
+
+TASKS = {
+    "enhance": "dsn_lite.training:Trainer",
+    "slim-demucs": "dsn_lite.slimmable.demucs_training:DemucsTraining",
+    "separate": "dsn_lite.slimmable.separation_training:SeparationTraining",
+}
+"""Module and class of what a configuration names as its ``task``; without one it is ``enhance``."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -35,9 +43,15 @@ def run(args: argparse.Namespace) -> int:
 
     from dsn_lite.corpus import Corpus
     from dsn_lite.errors import InputError
-    from dsn_lite.training import CHECKPOINT, LOG, Trainer, Training
+    from dsn_lite.loop import CHECKPOINT, LOG, read_yaml
 
-    training, folder = Training.read(args.config), Path(args.out)
+    values, folder = read_yaml(args.config), Path(args.out)
+    name = values.pop("task", "enhance")
+    if name not in TASKS:
+        raise InputError(f"{args.config}: no task {name!r}; choose one of {', '.join(TASKS)}")
+    module, task = TASKS[name].split(":")
+    task = getattr(importlib.import_module(module), task)
+    plan = task.PLAN.from_dict(values, str(args.config))
     is_started = (folder / CHECKPOINT).exists()
     if is_started and not args.resume:
         raise InputError(f"{folder}: holds a run already; add --resume to go on with it, or choose another folder")
@@ -49,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        trainer = Trainer(training, Corpus.open(args.data), folder, device=device, workers=args.workers)
+        trainer = task(plan, Corpus.open(args.data), folder, device=device, workers=args.workers)
         if is_started:
             trainer.resume()
         elif (folder / LOG).exists() and trainer.rank == 0:
