@@ -12,7 +12,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -137,6 +137,11 @@ class Loop:
     groups : parameter groups of the optimiser, each with the ``multiple`` of the learning rate that it takes; the norm of
         the gradient is clipped in each apart. None: one for all.
     """
+
+    PLAN: type[Plan]
+    """The plan of the task."""
+    PANELS: Mapping[str, Sequence[str]] = {"loss": ("loss", "valid_*")}
+    """What the curve of a run shows; see :func:`dsn_lite.curve.training_curve`."""
 
     def __init__(
         self, plan: Plan, network: nn.Module, corpus: Corpus, folder: str | Path, *, device: str = "cpu",
@@ -291,7 +296,7 @@ class Loop:
         self.started = time.monotonic()
         with (self.folder / LOG).open("a") as file:
             file.write(json.dumps(row) + "\n")
-        draw_curve(self.folder)
+        draw_curve(self.folder, self.PANELS)
 
     # ---- keeping
 
@@ -371,11 +376,11 @@ def one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def draw_curve(folder: Path) -> None:
+def draw_curve(folder: Path, panels: Mapping[str, Sequence[str]]) -> None:
     """Draw the log of a run as `curve.png`, where matplotlib is installed."""
     try:
         from dsn_lite.curve import training_curve
     except ImportError:  # a bare training machine
         return
     rows = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
-    training_curve(rows, folder / "curve.png")
+    training_curve(rows, panels, folder / "curve.png")

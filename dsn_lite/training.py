@@ -109,6 +109,11 @@ class Trainer(Loop):
     """A run of the enhancer; see :class:`dsn_lite.loop.Loop` for the parameters."""
 
     PLAN = Training
+    PANELS = {  # noqa: RUF012
+        "loss": ("loss", "valid_open", "valid_learned", "valid_closed"),
+        "activation": ("activation", "valid_activation"),
+        "deviation of each gate\nover frames": ("gate_std_frames",),
+    }
 
     def __init__(
         self, training: Training, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
