@@ -13,7 +13,7 @@ from dsn_lite.errors import InputError
 from dsn_lite.macs import count, frame_macs
 from dsn_lite.model import Network
 from dsn_lite.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
-from dsn_lite.streaming import Stream
+from dsn_lite.streaming import open_stream
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,19 @@ class Result:
     """Mean of `frame_mmacs`; of one channel."""
 
 
-def enhance(
-    network: Network,
-    wave: np.ndarray | Tensor,
-    sample_rate: int,
-    *,
-    budget: float | None = None,
-    policy: str | np.ndarray = "learned",
-) -> Result:
-    """Enhance a signal; see :meth:`dsn_lite.model.Network.enhance`."""
+def checked(wave: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
+    """The signal as float32 [channels, samples].
+
+    Raises
+    ------
+    InputError
+        Empty signal, NaN or infinite samples, wrong shape or type, no rate.
+
+    Examples
+    --------
+    >>> checked(np.zeros(5), 16_000).shape
+    (1, 5)
+    """
     samples = wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave)
     if samples.ndim not in (1, 2):
         raise InputError(f"a signal of shape {samples.shape}; give [samples] or [channels, samples]")
@@ -56,9 +60,22 @@ def enhance(
         channels = np.atleast_2d(samples).astype(np.float32)
     if not np.isfinite(channels).all():
         raise InputError("the signal holds NaN or infinite samples; leave them out or replace them by zero")
+    return channels
+
+
+def enhance(
+    network: Network,
+    wave: np.ndarray | Tensor,
+    sample_rate: int,
+    *,
+    budget: float | None = None,
+    policy: str | np.ndarray = "learned",
+) -> Result:
+    """Enhance a signal; see :meth:`dsn_lite.model.Network.enhance`."""
+    channels = checked(wave, sample_rate)
     waves, gates = [], []
     for channel in channels:
-        stream = Stream(network, budget=budget, policy=policy)
+        stream = open_stream(network, budget=budget, policy=policy)
         low = resample(channel, sample_rate, SAMPLE_RATE)
         parts, used = [], []
         for end in (False, True):
@@ -69,11 +86,11 @@ def enhance(
     counted = count(network)
     spent = frame_macs(counted, np.stack(gates)) * FRAMES_PER_SECOND / 1e6
     span = counted.open - counted.closed
-    output = np.stack(waves).reshape(samples.shape)
+    output = np.stack(waves).reshape(np.shape(wave))
     return Result(
         wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
-        gates=np.stack(gates) if samples.ndim == 2 else gates[0],
-        frame_mmacs=spent if samples.ndim == 2 else spent[0],
+        gates=np.stack(gates) if output.ndim == 2 else gates[0],
+        frame_mmacs=spent if output.ndim == 2 else spent[0],
         activation=max(0.0, float((spent.mean() - counted.closed) / span)) if span else 1.0,
         mmacs_per_second=float(spent.mean()),
     )

@@ -51,6 +51,17 @@ POLICIES = {
 }
 """Gate policies and what they do; the last four have the mean activation of the learned one."""
 EQUAL = tuple(POLICIES)[3:]
+WIDTH_POLICIES = {
+    "learned": "the widths that the router decides",
+    "open": "the widest width throughout",
+    "closed": "the narrowest width throughout",
+    "random": "the width of each segment drawn anew, with the learned router's mean rate of each width",
+    "frozen": (
+        "every file at the two constant widths whose costs lie next to the learned mean, each score interpolated between "
+        "them at that cost"
+    ),
+}
+"""The same for a network of widths; the last two have the learned mean MACs. A constant width is asked for as such."""
 
 BOOTSTRAP = 2000
 SNR_GROUPS = 12
@@ -84,17 +95,19 @@ class Plan:
     """Which gates a file gets.
 
     Those of the model itself (``policy``), one ``pattern`` [K], drawn with ``rates`` [K], or all on the frames whose level
-    is over a ``threshold`` in dB (see :func:`frame_levels`).
+    is over a ``threshold`` in dB (see :func:`frame_levels`). For a network of widths, whose gates are nested, ``rates`` are
+    drawn at once for a segment of ``hold`` frames.
     """
 
-    policy: str = "learned"
+    policy: str | float = "learned"
     budget: float | None = None
     pattern: np.ndarray | None = None
     rates: np.ndarray | None = None
     seed: int = 0
     threshold: float | None = None
+    hold: int = 0
 
-    def gates(self, name: str, noisy: np.ndarray, count: int) -> str | np.ndarray:
+    def gates(self, name: str, noisy: np.ndarray, count: int) -> str | float | np.ndarray:
         """What ``model.enhance`` takes as ``policy`` for a file: a name, or float32 [T, K] for its ``count`` K of gates."""
         frames = frame_count(len(noisy))
         if self.pattern is not None:
@@ -102,7 +115,11 @@ class Plan:
         if self.rates is not None:
             # Seeded by the file, not by its place in a queue: the same for any number of jobs.
             digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
-            draws = np.random.default_rng(list(digest)).random((frames, len(self.rates)))
+            generator = np.random.default_rng(list(digest))
+            if self.hold:  # one draw for all gates of a segment: a wider width has all the gates below it open
+                draws = generator.random((-(-frames // self.hold), 1)).repeat(self.hold, axis=0)[:frames]
+            else:
+                draws = generator.random((frames, len(self.rates)))
             return (draws < self.rates).astype(np.float32)
         if self.threshold is not None:
             return np.repeat(frame_levels(noisy)[:, None] > self.threshold, count, axis=1).astype(np.float32)
@@ -202,13 +219,14 @@ def evaluate(
     *,
     policy: str = "learned",
     budget: float | None = None,
+    width: float | None = None,
     jobs: int | None = None,
     seed: int = 0,
 ) -> dict:
     """Score a model on every pair of a folder.
 
     Everything is scored at 16 kHz and on the mean of the channels; DNSMOS on the signal as it is, without levelling.
-    The result depends on the files, the model, policy, budget and seed, not on ``jobs`` or the order of the files.
+    The result depends on the files, the model, policy, budget, width and seed, not on ``jobs`` or the order of the files.
 
     Parameters
     ----------
@@ -217,9 +235,11 @@ def evaluate(
     folder
         See :func:`pairs`.
     policy
-        One of :data:`POLICIES`.
+        One of :data:`POLICIES`, or of :data:`WIDTH_POLICIES` for a network of widths.
     budget
         Mean activation asked of the learned policy, 0 to 1; the policies of equal activation follow it.
+    width
+        One constant width in place of a policy.
     jobs
         Processes, of one thread each; None: one for each core. The interpreter is started afresh in each, so a script
         that calls this with more than one job needs the usual ``if __name__ == "__main__":``.
@@ -232,7 +252,8 @@ def evaluate(
         Ready for JSON. Means stand under their names (``pesq``), their 95 % bootstrap intervals under ``pesq_ci`` as
         [low, high], and ``missing`` counts the files on which a metric had no value (left out of its mean).
         Then ``noisy`` (the same for the input), ``by_snr`` (keys: dB), ``gates`` (by name: ``rate``, standard
-        deviation over all frames, within and over utterances, and switches a second), ``spearman`` (rank correlation
+        deviation over all frames, within and over utterances, and switches a second), ``utilisation`` (mean width, of a
+        network of widths), ``spearman`` (rank correlation
         of activation with the SNR and with the input's OVRL), ``per_file``, ``errors`` (one line a file), and where
         it all comes from.
 
@@ -241,7 +262,8 @@ def evaluate(
     InputError
         Nothing can be scored: no pair, a missing package, or a policy that does not suit the model or the folder.
     """
-    _check(model, policy, budget)
+    policies = WIDTH_POLICIES if _widths(model) else POLICIES
+    _check(model, policy, policies, budget, width)
     found, errors = pairs(folder)
     metrics.require_packages()
     if policy == "snr" and any(pair.snr_db is None for pair in found):
@@ -252,7 +274,7 @@ def evaluate(
         model = copy.deepcopy(model).cpu().eval()
     workers = _Workers(model, min(jobs or _cores(), len(found)))
     try:
-        plans = dict.fromkeys([pair.name for pair in found], Plan(policy, budget))
+        plans = dict.fromkeys([pair.name for pair in found], Plan(policy if width is None else width, budget))
         detail: dict = {}
         if policy in EQUAL:
             learned, failed = workers.map(partial(_decide, plan=Plan(budget=budget)), found, "learned gates")
@@ -261,6 +283,12 @@ def evaluate(
             if found:
                 plans, detail = _equal_activation(policy, model, found, learned, seed)
         done, failed = workers.map(partial(_score, plans=plans), found, f"{model.name}, {policy}")
+        if policy == "frozen" and _widths(model):
+            wider = dict.fromkeys(plans, Plan(policy=detail["between"][1]))
+            found = [pair for pair in found if pair.name in done]
+            above, more = workers.map(partial(_score, plans=wider), found, f"{model.name}, the wider one")
+            failed += more
+            done = {name: _between(done[name], above[name], detail["share_of_wider"]) for name in above}
     finally:
         workers.close()
     errors = [_relative(line, folder) for line in errors + failed]
@@ -269,8 +297,8 @@ def evaluate(
     results = [done[name] for name in sorted(done)]
     return {
         "model": model.name,
-        "policy": policy,
-        "policy_description": POLICIES[policy],
+        "policy": policy if width is None else "width",
+        "policy_description": policies[policy] if width is None else f"the width {width:g} throughout",
         **detail,
         "budget": budget,
         **_summary([result.row for result in results], seed),
@@ -285,9 +313,19 @@ def evaluate(
     }
 
 
-def _check(model, policy: str, budget: float | None) -> None:
-    if policy not in POLICIES:
-        raise InputError(f"no policy {policy!r}; choose one of {', '.join(POLICIES)}")
+def _widths(model) -> tuple[float, ...]:
+    """The widths of a network of widths; none of a network of gates."""
+    return tuple(getattr(model, "widths", ()))
+
+
+def _check(model, policy: str, policies: dict[str, str], budget: float | None, width: float | None) -> None:
+    if policy not in policies:
+        raise InputError(f"no policy {policy!r}; choose one of {', '.join(policies)}")
+    if width is not None and width not in _widths(model):
+        known = ", ".join(f"{each:g}" for each in _widths(model)) or "none"
+        raise InputError(f"width {width:g}: not one of the widths of {model.name}, which are {known}")
+    if width is not None and (policy != "learned" or budget is not None):
+        raise InputError(f"width {width:g}: stands in place of policy and budget; leave them out")
     if policy != "learned" and not len(model.gate_names):
         raise InputError(f"the model {model.name} has no gates, so no policy {policy}; leave the policy out")
     if budget is not None and (policy in ("open", "closed") or not len(model.gate_names)):
@@ -394,6 +432,8 @@ def _equal_activation(
     """Plan of each file under a policy of the learned mean activation, and what to say about it."""
     names = [pair.name for pair in found]
     rates = np.mean([learned[name].rates for name in names], axis=0)
+    if _widths(model):
+        return _equal_macs(policy, model, names, rates, seed)
     shares = gate_shares(model)
     target = float(rates @ shares)
     detail = {"target_activation": round(target, 6)}
@@ -404,22 +444,52 @@ def _equal_activation(
         opened = [name for name, is_open in zip(model.gate_names, pattern, strict=True) if is_open]
         return dict.fromkeys(names, Plan(pattern=pattern)), {**detail, "open_gates": opened}
     if policy == "energy":
-        threshold = energy_threshold([frame_levels(_read(pair)[1]) for pair in found], target)
+        threshold = energy_threshold([frame_levels(read_pair(pair)[1]) for pair in found], target)
         return dict.fromkeys(names, Plan(threshold=threshold)), {**detail, "threshold_db": round(threshold, 3)}
     patterns = snr_patterns(np.array([pair.snr_db for pair in found]), rates, shares, target)
     return {name: Plan(pattern=pattern) for name, pattern in zip(names, patterns, strict=True)}, detail
 
 
+def _equal_macs(
+    policy: str, model, names: Sequence[str], rates: np.ndarray, seed: int
+) -> tuple[dict[str, Plan], dict]:
+    """The same for a network of widths: `rates` [K] of the thermometer's gates, and the mean MACs are kept."""
+    costs = model.count().width_mmacs
+    target = float(costs[0] + np.diff(costs) @ rates)
+    detail: dict = {"target_mmacs_per_second": round(target, 6)}
+    if policy == "random":
+        return dict.fromkeys(names, Plan(rates=rates, seed=seed, hold=model.segment_frames)), detail
+    below = int(np.clip(np.searchsorted(costs, target, side="right") - 1, 0, len(costs) - 2))
+    share = float(np.clip((target - costs[below]) / (costs[below + 1] - costs[below]), 0, 1))
+    between = _widths(model)[below : below + 2]
+    detail |= {"between": list(between), "share_of_wider": round(share, 6)}
+    return dict.fromkeys(names, Plan(policy=between[0])), detail
+
+
+def _between(narrow: _Decided, wide: _Decided, share: float) -> _Decided:
+    """A file whose every figure lies a `share` of the way from one constant width to the next."""
+
+    def mix(a, b):
+        if isinstance(a, list):
+            return [mix(*pair) for pair in zip(a, b, strict=True)]
+        return None if a is None or b is None else round((1 - share) * a + share * b, 6)
+
+    changed = ("gate_rates", "utilisation", *METRICS, *COSTS)
+    row = {**narrow.row, **{key: mix(narrow.row[key], wide.row[key]) for key in changed}}
+    rates = (1 - share) * narrow.rates + share * wide.rates
+    return _Decided(row, narrow.frames, rates, narrow.digest, narrow.switches)
+
+
 # ------------------------------------------------------------------------------ one file
 def _decide(pair: Pair, model, plan: Plan) -> _Decided:
     """The gates of one file, nothing scored."""
-    _, noisy = _read(pair)
+    _, noisy = read_pair(pair)
     return _enhance(pair, model, plan, noisy)[1]
 
 
 def _score(pair: Pair, model, plans: dict[str, Plan]) -> _Decided:
     """The row of one file."""
-    clean, noisy = _read(pair)
+    clean, noisy = read_pair(pair)
     wave, decided = _enhance(pair, model, plans[pair.name], noisy)
     digest = hashlib.sha256(pair.clean.read_bytes())
     digest.update(pair.noisy.read_bytes())
@@ -450,7 +520,7 @@ def score(clean: np.ndarray, wave: np.ndarray) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else round(float(value), 6) for name, value in values.items()}
 
 
-def _read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """Clean and noisy [samples] at 16 kHz, mean of the channels."""
     waves = []
     for path in (pair.clean, pair.noisy):
@@ -474,6 +544,8 @@ def _enhance(pair: Pair, model, plan: Plan, noisy: np.ndarray) -> tuple[np.ndarr
         "mmacs_per_second": round(float(result.mmacs_per_second), 6),
         "activation": round(activation, 6) if np.isfinite(activation) else None,
     }
+    if _widths(model):
+        row["utilisation"] = round(float(model.utilisation(gates).mean()), 6)
     switches = np.abs(np.diff(gates, axis=0)).sum(axis=0) * SAMPLE_RATE / max(len(noisy), 1)
     return np.asarray(result.wave), _Decided(row, frames, gates.sum(axis=0) / frames, switches=switches)
 
@@ -686,7 +758,8 @@ def _means(rows: Sequence[dict], keys: Sequence[str], seed: int) -> dict:
 
 def _summary(rows: Sequence[dict], seed: int) -> dict:
     noisy = _means([row["noisy"] for row in rows], METRICS, seed)
-    return {**_means(rows, (*METRICS, *COSTS), seed), "noisy": noisy}
+    costs = (*COSTS, "utilisation") if "utilisation" in rows[0] else COSTS
+    return {**_means(rows, (*METRICS, *costs), seed), "noisy": noisy}
 
 
 def _by_snr(rows: Sequence[dict], seed: int) -> dict[str, dict]:

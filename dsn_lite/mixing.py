@@ -63,25 +63,25 @@ def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
         talker, noise_room = bank[0], bank[recipe.response]
     elif recipe.hall >= 0:
         talker = _hall(corpus, recipe.hall)
-    size = _fast(n + (0 if talker is None else talker.size))
+    size = fast_size(n + (0 if talker is None else talker.size))
 
-    spectrum = np.fft.rfft(_lay(corpus, recipe.speech, n), size)
+    spectrum = np.fft.rfft(lay(corpus, recipe.speech, n), size)
     if recipe.speech_eq or recipe.lowpass_hz:
-        spectrum *= _curve(recipe.speech_eq, recipe.lowpass_hz, spectrum.size)
+        spectrum *= curve(recipe.speech_eq, recipe.lowpass_hz, spectrum.size)
     if talker is None:
         clean = direct = np.fft.irfft(spectrum, size)[:n]
     else:
         clean = np.fft.irfft(spectrum * np.fft.rfft(talker, size), size)[:n]
         direct = np.fft.irfft(spectrum * np.fft.rfft(early(talker), size), size)[:n]
 
-    noise = _layer(corpus, recipe.layers[0], n)
+    noise = lay_noise(corpus, recipe.layers[0], n)
     for layer in recipe.layers[1:]:
-        noise = noise + _layer(corpus, layer, n)
+        noise = noise + lay_noise(corpus, layer, n)
     noise = _envelope(noise, recipe)
     if recipe.noise_eq or noise_room is not None:
         spectrum = np.fft.rfft(noise, size)
         if recipe.noise_eq:
-            spectrum *= _curve(recipe.noise_eq, 0.0, spectrum.size)
+            spectrum *= curve(recipe.noise_eq, 0.0, spectrum.size)
         if noise_room is not None:
             spectrum *= np.fft.rfft(noise_room, size)
         noise = np.fft.irfft(spectrum, size)[:n]
@@ -89,18 +89,19 @@ def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     # Files were laid at level 1. A stretch without speech counts as if it had some, and a noise of which
     # bursts or pauses have left almost nothing is not raised without end.
     level = active_rms(direct) if np.abs(direct).max() > 1e-3 else 1.0
-    gain = level / max(_rms(noise), 0.03) * 10 ** (-recipe.snr_db / 20)
+    gain = level / max(rms(noise), 0.03) * 10 ** (-recipe.snr_db / 20)
     noisy = clean + np.float32(gain) * noise
     peak = max(float(np.abs(noisy).max()), float(np.abs(clean).max()), 1e-9)
-    scale = min(10 ** (recipe.level_dbfs / 20) / max(_rms(noisy), 1e-9), PEAK / peak)
+    scale = min(10 ** (recipe.level_dbfs / 20) / max(rms(noisy), 1e-9), PEAK / peak)
     return (noisy * np.float32(scale)).astype(np.float32), (clean * np.float32(scale)).astype(np.float32)
 
 
-def _rms(wave: np.ndarray) -> float:
+def rms(wave: np.ndarray) -> float:
+    """RMS of a wave [samples]."""
     return float(np.sqrt(np.dot(wave, wave) / wave.size))
 
 
-def _lay(corpus: Corpus, pieces: tuple[Piece, ...], n: int) -> np.ndarray:
+def lay(corpus: Corpus, pieces: tuple[Piece, ...], n: int) -> np.ndarray:
     """Sum of pieces [n], each file at active level 1, with short fades where it was cut."""
     out = np.zeros(n, dtype=np.float32)
     ramp = np.linspace(0, 1, FADE, dtype=np.float32)
@@ -115,10 +116,10 @@ def _lay(corpus: Corpus, pieces: tuple[Piece, ...], n: int) -> np.ndarray:
     return out
 
 
-def _layer(corpus: Corpus, layer: Layer, n: int) -> np.ndarray:
+def lay_noise(corpus: Corpus, layer: Layer, n: int) -> np.ndarray:
     """One noise, float32 [n], at RMS 1 times its level."""
     if layer.kind == "coloured":
-        size = _fast(n)
+        size = fast_size(n)
         draws = np.random.default_rng(layer.seed).standard_normal((2, size // 2 + 1), dtype=np.float32)
         bins = np.arange(size // 2 + 1, dtype=np.float32)
         shape = np.maximum(bins, 30 * size / SAMPLE_RATE) ** np.float32(
@@ -126,12 +127,12 @@ def _layer(corpus: Corpus, layer: Layer, n: int) -> np.ndarray:
         )  # flat below 30 Hz
         wave = np.fft.irfft((draws[0] + 1j * draws[1]) * shape, size)[:n]
     elif layer.kind == "babble":
-        wave = _lay(corpus, layer.pieces, n)
+        wave = lay(corpus, layer.pieces, n)
     else:
         length = max(piece.at + piece.length for piece in layer.pieces)
-        wave = _lay(corpus, layer.pieces, length)
+        wave = lay(corpus, layer.pieces, length)
         wave = np.interp(np.arange(n) * layer.speed, np.arange(length), wave)
-    return (wave * (10 ** (layer.level_db / 20) / max(_rms(wave), 1e-9))).astype(np.float32)
+    return (wave * (10 ** (layer.level_db / 20) / max(rms(wave), 1e-9))).astype(np.float32)
 
 
 def _envelope(noise: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -147,7 +148,7 @@ def _envelope(noise: np.ndarray, recipe: Recipe) -> np.ndarray:
     return noise
 
 
-def _curve(gains_db: tuple[float, ...], lowpass_hz: float, bins: int) -> np.ndarray:
+def curve(gains_db: tuple[float, ...], lowpass_hz: float, bins: int) -> np.ndarray:
     """Gain of each bin [bins]: an equaliser (zero phase) and a band limit that falls to -60 dB in 600 Hz."""
     coarse = np.linspace(0, SAMPLE_RATE / 2, 513)
     decibels = np.zeros(513)
@@ -166,7 +167,7 @@ def _hall(corpus: Corpus, file: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _fast(size: int) -> int:
+def fast_size(size: int) -> int:
     """The next size whose factors are 2, 3 and 5, and that is even."""
     size += size % 2
     while True:

@@ -166,7 +166,7 @@ def recipe(corpus: Corpus, seed: int, index: int, seconds: float, split: str = "
         return bool(rng.random() < probability)
 
     talker = speech.draw(rng)
-    pieces = _talk(corpus, speech.groups[talker], n, rng, pauses=True)
+    pieces = talk(corpus, speech.groups[talker], n, rng, pauses=True)
     layers = _layers(corpus, noise, speech, talker, n, rng)
     room = response = hall = -1
     where = rng.random()
@@ -212,7 +212,7 @@ def _snr(usual: float, digest: bytes) -> float:
     return round(float(rng.uniform(20, 35)), 3) if rng.random() < 0.15 else usual
 
 
-def _talk(
+def talk(
     corpus: Corpus, files: np.ndarray, n: int, rng: np.random.Generator, *, pauses: bool, gain_db: float = 0.0
 ) -> tuple[Piece, ...]:
     """Utterances of one speaker one after the other, with short gaps, until n samples are full.
@@ -284,7 +284,7 @@ def _layers(
             if group not in used:
                 used.add(group)
                 gain = round(float(rng.uniform(-6, 0)), 3)
-                pieces.extend(_talk(corpus, speech.groups[group], n, rng, pauses=False, gain_db=gain))
+                pieces.extend(talk(corpus, speech.groups[group], n, rng, pauses=False, gain_db=gain))
         layers.append(Layer("babble", pieces=tuple(pieces)))
     elif what < 0.20 or not noise.groups:
         return (coloured(True),)
@@ -292,13 +292,13 @@ def _layers(
         for first in (True, False) if what < 0.48 else (True,):
             speed = round(float(np.exp(rng.uniform(np.log(0.8), np.log(1.25)))), 4)
             files = noise.groups[noise.draw(rng)]
-            layers.append(Layer("files", level(first), _fill(corpus, files, int(n * speed) + 2, rng), speed))
+            layers.append(Layer("files", level(first), fill(corpus, files, int(n * speed) + 2, rng), speed))
     if rng.random() < 0.1:
         layers.append(coloured(False))
     return tuple(layers)
 
 
-def _fill(corpus: Corpus, files: np.ndarray, n: int, rng: np.random.Generator) -> tuple[Piece, ...]:
+def fill(corpus: Corpus, files: np.ndarray, n: int, rng: np.random.Generator) -> tuple[Piece, ...]:
     """Files of one noise class end to end until n samples are full."""
     order, at = rng.permutation(files), 0
     pieces: list[Piece] = []

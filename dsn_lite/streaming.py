@@ -157,6 +157,19 @@ def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
     return TorchEngine(network, shift)
 
 
+def open_stream(network, *, budget: float | None = None, policy: str | float | np.ndarray = "learned"):
+    """The stream of a network: its own kind, where it has one, or a :class:`Stream`.
+
+    Examples
+    --------
+    >>> from dsn_lite.slimmable.demucs import DemucsConfig, SlimDemucs
+    >>> type(open_stream(SlimDemucs(DemucsConfig()))).__name__
+    'DemucsStream'
+    """
+    make = getattr(network, "stream", None)
+    return Stream(network, budget=budget, policy=policy) if make is None else make(budget=budget, policy=policy)
+
+
 class Stream:
     """Enhances one channel at 16 kHz, chunk by chunk.
 

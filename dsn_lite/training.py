@@ -61,6 +61,8 @@ class Gating:
     policy_rate: float = 0.5
     """Learning rate of the policy, as a multiple. At 0 it is left alone and chooses as it does; no gradient passes through
     the gates then, closed parts are not computed, and a step takes less time."""
+    network_rate: float = 1.0
+    """Learning rate of all but the policy, as a multiple. At 0 the policy learns alone, on the network as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +126,13 @@ class Trainer(Loop):
         if training.start_from:
             _start_from(network, training.start_from)
         self.is_gated = training.network.parts == "gated"
-        if self.is_gated and not training.gating.policy_rate:
-            network.policy.requires_grad_(False)
         policy = [value for name, value in network.named_parameters() if name.startswith("policy.")]
         others = [value for name, value in network.named_parameters() if not name.startswith("policy.")]
-        groups = [{"params": others, "multiple": 1.0}]
-        if policy:
-            groups.append({"params": policy, "multiple": training.gating.policy_rate})
+        rates = (1.0, 0.0) if not self.is_gated else (training.gating.network_rate, training.gating.policy_rate)
+        groups = [{"params": given, "multiple": rate} for given, rate in zip((others, policy), rates, strict=True) if given]
+        for group in groups:
+            for value in group["params"]:
+                value.requires_grad_(group["multiple"] > 0)
         super().__init__(training, network, corpus, folder, device=device, workers=workers, groups=groups)
         self.loss = training.loss
         self.counted = count(self.network)

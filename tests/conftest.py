@@ -5,7 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from dsn_lite.config import Config
@@ -34,6 +36,102 @@ def _network(preset: str = "tiny", parts: str = "gated", seed: int = 0) -> Netwo
 def random_network():
     """Maker of networks (preset, parts, seed) whose every part shows in the output; the same seed, the same weights."""
     return _network
+
+
+@pytest.fixture(scope="session")
+def random_separator():
+    """Maker of small separators (seed) with random weights, whose gating module takes several widths."""
+    from dsn_lite.slimmable.separator import Separator, SeparatorConfig
+
+    config = SeparatorConfig(channels=12, hidden=16, across=6, blocks=2, chunk=4, gating_channels=6, gating_hidden=5)
+
+    def make(seed: int = 0) -> Separator:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            network = Separator(config).eval()
+            for parameter in network.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            network.gating.logits.weight.mul_(20)
+            logits = network(0.1 * torch.randn(1, 48_000) * torch.linspace(0, 30, 48_000).sin(), ()).logits
+            network.gating.logits.bias.sub_(logits.mean((0, 1)))
+        return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_demucs():
+    """Maker of small slimmable networks (seed) whose every part shows in the output, and whose router takes all widths."""
+    from dsn_lite.slimmable.demucs import DemucsConfig, SlimDemucs
+
+    config = DemucsConfig(channels=(8, 8, 12, 16), router_bands=6, router_width=6)
+
+    def make(seed: int = 0) -> SlimDemucs:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            network = SlimDemucs(config).eval()
+            for parameter in network.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            network.router.logits.weight.mul_(30)
+            logits = network.route(0.1 * torch.randn(1, 96_000) * torch.linspace(0, 60, 96_000).sin(), 0.25)
+            network.router.logits.bias.sub_(logits.mean((0, 1)))
+        return network
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def few_pairs(tmp_path_factory):
+    """A folder of clean and noisy pairs: four speakers, s0 to s3, with two utterances each; t2 and t3 are by s1."""
+    folder, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
+    (folder / "clean").mkdir()
+    (folder / "noisy").mkdir()
+    lines = ["file,speaker,noise,snr_db,seconds"]
+    for number in range(8):
+        samples = 16_000 + 800 * number
+        wave = rng.standard_normal(samples) * 0.1 * (np.sin(np.arange(samples) / 2000) > 0)
+        soundfile.write(folder / "clean" / f"t{number}.flac", wave, 16_000)
+        soundfile.write(folder / "noisy" / f"t{number}.flac", wave + 0.02 * rng.standard_normal(samples), 16_000)
+        lines.append(f"t{number}.flac,s{number // 2},hiss,5,{samples / 16_000}")
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def talkers(tmp_path_factory):
+    """A manifest of eight talkers, two of them to validate, and three noises; and a cache with a quick bank of rooms."""
+    from dsn_lite import clips, noises, rooms
+    from dsn_lite.corpus import Corpus
+    from dsn_lite.manifest import Entry, write_manifest
+
+    folder = tmp_path_factory.mktemp("talkers")
+    entries = []
+
+    def add(name: str, wave: np.ndarray, kind: str, split: str) -> None:
+        soundfile.write(folder / f"{name}.wav", wave, 16_000)
+        entries.append(Entry(str(folder / f"{name}.wav"), kind, split, kind, name, "", len(wave) / 16e3, "CC0"))
+
+    for i, name in enumerate(clips.names()[:8]):
+        add(name, clips.load(name), "speech", "valid" if i > 5 else "train")
+    for i, name in enumerate(("fan", "hum", "traffic")):
+        add(f"noise-{name}", noises.synthesise(name, 4, seed=i), "noise", "valid" if i > 1 else "train")
+    write_manifest(entries, folder / "manifest.csv")
+    cache = folder / "cache"
+    cache.mkdir()
+    decay = np.random.default_rng(0).normal(size=(rooms.ROOMS, rooms.RESPONSES, 800)) * np.exp(-np.arange(800) / 100) / 10
+    decay[..., 0] = 1
+    for method in ("image-source", "decay"):
+        np.savez(cache / f"rooms-{method}-1-{rooms.SEED}-{rooms.ROOMS}.npz", responses=decay.astype(np.float32))
+    Corpus.open(folder / "manifest.csv", cache)
+    return folder / "manifest.csv", {**os.environ, "DSN_LITE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def two_talkers(talkers):
+    """The corpus of `talkers`."""
+    from dsn_lite.corpus import Corpus
+
+    return Corpus.open(talkers[0], talkers[1]["DSN_LITE_CACHE"])
 
 
 # -------------------------------------------------------------------------------- a browser, for the book and the widgets

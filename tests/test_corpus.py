@@ -508,7 +508,7 @@ def test_snr_and_level_are_those_of_the_recipe(corpus: Corpus):
 def test_the_target_is_the_speech_where_it_was_laid(corpus: Corpus):
     item = bare(recipe(corpus, 4, 1, 2.0), snr_db=60.0)
     noisy, clean = render(corpus, item)
-    laid = mixing._lay(corpus, item.speech, item.samples)
+    laid = mixing.lay(corpus, item.speech, item.samples)
     assert np.argmax(np.correlate(clean, laid[400:-400], "valid")) == 400
     assert np.corrcoef(clean, laid)[0, 1] > 0.9999
     assert np.corrcoef(noisy, clean)[0, 1] > 0.999
@@ -528,7 +528,7 @@ def test_the_target_keeps_its_room(corpus: Corpus, where: str):
     response = corpus.bank.responses[3, 0] if where == "room" else corpus.cache.read(hall)
     if where == "hall":
         response = response / response[0]
-    laid = mixing._lay(corpus, item.speech, item.samples).astype(np.float64)
+    laid = mixing.lay(corpus, item.speech, item.samples).astype(np.float64)
     expected = np.convolve(laid, response)[: item.samples]  # the definition, slowly
     gain = np.dot(clean, expected) / np.dot(expected, expected)
     np.testing.assert_allclose(clean, gain * expected, atol=2e-4 * np.abs(clean).max())
@@ -539,7 +539,7 @@ def test_the_snr_in_a_room_is_that_of_direct_sound_and_early_reflections(corpus:
     white = (recipes.Layer("coloured", seed=3),)
     item = bare(recipe(corpus, 4, 2, 2.0), snr_db=5.0, layers=white, noise_eq=(), room=3, response=1)
     noisy, clean = render(corpus, item)
-    laid = mixing._lay(corpus, item.speech, item.samples).astype(np.float64)
+    laid = mixing.lay(corpus, item.speech, item.samples).astype(np.float64)
     direct = np.convolve(laid, rooms.early(corpus.bank.responses[3, 0]))[: item.samples]
     heard = np.convolve(laid, corpus.bank.responses[3, 0])[: item.samples]
     gain = np.dot(clean, heard) / np.dot(heard, heard)
@@ -549,7 +549,7 @@ def test_the_snr_in_a_room_is_that_of_direct_sound_and_early_reflections(corpus:
 
 def test_coloured_noise_has_its_slope(corpus: Corpus):
     for exponent in (0.0, 1.0, 2.0):
-        wave = mixing._layer(corpus, recipes.Layer("coloured", exponent=exponent, seed=1), 64000)
+        wave = mixing.lay_noise(corpus, recipes.Layer("coloured", exponent=exponent, seed=1), 64000)
         assert np.sqrt(np.mean(wave**2)) == pytest.approx(1, abs=1e-3)
         power = np.abs(np.fft.rfft(wave)) ** 2
         octaves = [power[400 * 2**k : 800 * 2**k].mean() for k in range(6)]  # 100 Hz to 6.4 kHz

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 import dsn_lite
-from dsn_lite import audio, cli, files, registry
+from dsn_lite import audio, cli, registry, streaming
 from dsn_lite.commands import enhance, models
 from dsn_lite.config import Config
 from dsn_lite.model import Network
@@ -139,7 +139,7 @@ def test_a_clipped_file_is_enhanced_and_remarked(run):
 
 def test_output_beyond_full_scale_is_limited_not_wrapped(run, monkeypatch):
     save("x.wav", np.sin(np.arange(16000) / 30)[None])
-    monkeypatch.setattr(files.Stream, "feed", lambda self, chunk, feed=files.Stream.feed: feed(self, 3 * chunk))
+    monkeypatch.setattr(streaming.Stream, "feed", lambda self, chunk, feed=streaming.Stream.feed: feed(self, 3 * chunk))
     lines = run("x.wav", "-o", "out")[1]
     assert "samples of the output were limited to full scale" in lines[0]
     out = audio.read("out/x.wav").wave[0]
@@ -307,14 +307,14 @@ def test_wrong_checkpoints_are_one_line(run, weights):
 def test_a_fault_of_ours_does_not_cost_the_other_files(run, monkeypatch):
     save("a.wav", noise(8000))
     save("b.wav", noise(9000))
-    feed = files.Stream.feed
+    feed = streaming.Stream.feed
 
     def faulty(self, chunk):
         if len(chunk) == 8000:
             raise KeyError("oops")
         return feed(self, chunk)
 
-    monkeypatch.setattr(files.Stream, "feed", faulty)
+    monkeypatch.setattr(streaming.Stream, "feed", faulty)
     status, lines, errors = run("a.wav", "b.wav", "-o", "out")
     assert status == 2 and len(lines) == 1
     assert errors[0].startswith("Traceback")
@@ -325,14 +325,14 @@ def test_a_fault_of_ours_does_not_cost_the_other_files(run, monkeypatch):
 def test_interrupted_work_is_reported_and_leaves_no_rest(run, monkeypatch):
     save("a.wav", noise(8000))
     save("b.wav", noise(9000))
-    feed = files.Stream.feed
+    feed = streaming.Stream.feed
 
     def interrupted(self, chunk):
         if len(chunk) == 9000:
             raise KeyboardInterrupt
         return feed(self, chunk)
 
-    monkeypatch.setattr(files.Stream, "feed", interrupted)
+    monkeypatch.setattr(streaming.Stream, "feed", interrupted)
     status, _, errors = run("a.wav", "b.wav", "-o", "out", "--report", "r.json")
     assert (status, errors) == (130, ["dsn-lite: interrupted"])
     assert tree() == ["a.wav", "b.wav", "out/a.wav", "r.json"]

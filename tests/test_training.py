@@ -229,3 +229,12 @@ def test_bad_configurations_name_the_option(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(InputError, match="needs at least"):
         Training.read(tmp_path / "empty.yaml")
+
+
+def test_the_policy_can_learn_alone(data, tmp_path):
+    made = trainer(data, tmp_path, gating={"network_rate": 0.0, "policy_from": 0.0}, rate=0.01)
+    before = {name: value.clone() for name, value in made.network.state_dict().items()}
+    made.run()
+    for name, value in made.network.state_dict().items():
+        is_policy = name.startswith("policy.") and value.requires_grad is False and value.ndim > 1 and "pool" not in name
+        assert torch.equal(value, before[name]) != is_policy, name

@@ -52,14 +52,15 @@ def sources(manifest: Path) -> list[dict]:
 def ship(run: Path, name: str, manifest: Path, note: str, soften: float) -> None:
     """Copy the weights, complete the card, keep log and curve under results/."""
     network = load(run / "model.safetensors")
-    network.soften(soften)
+    if soften:
+        network.soften(soften)
     counted = count(network)
     training = network.card["training"]
     if training["start_from"]:
         training["start_from"] = Path(training["start_from"]).name  # no folders of this machine
     card = {
-        **network.card, "name": name, "licence": "MIT", "note": note, "softened": soften,
-        "data": sources(manifest),
+        **network.card, "name": name, "licence": "MIT", "note": note,
+        **({"softened": soften} if hasattr(network, "soften") else {}), "data": sources(manifest),
         "counted": {"open": counted.open, "closed": counted.closed, "parameters": counted.parameters},
         "commit": commit(),
     }  # fmt: skip

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 RUNS = {
     "static": "static network",
+    "static-narrow": "narrow static network",
     "mgt-dsn": "**mgt-dsn, learned gates**",
     "mgt-dsn-open": "mgt-dsn, all open",
     "mgt-dsn-closed": "mgt-dsn, all closed",
@@ -130,23 +131,77 @@ def findings() -> str:
         ("mgt-dsn-open", "everything open"), ("mgt-dsn-closed", "everything closed"), ("mgt-dsn-random", "random gates"),
         ("mgt-dsn-frozen", "the frozen pattern"), ("mgt-dsn-snr", "the SNR oracle"),
         ("mgt-dsn-energy", "the energy threshold"), ("static", "the static network"),
+        ("static-narrow", "the narrow static network"),
     ):  # fmt: skip
-        rows = result(name)["per_file"]
-        parts = []
-        for key, title, digits in (("pesq", "PESQ", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3)):
-            found = paired_difference(rows, learned["per_file"], key)
-            low, high = found["difference_ci"]
-            verdict = "" if low > 0 or high < 0 else " (undecided)"
-            parts.append(
-                f"{title} {signed(found['difference'], digits)} [{signed(low, digits)}, {signed(high, digits)}]{verdict}"
-            )
-        lines.append(f"- Learned gates minus {label}, paired over files, 95 % interval: {'; '.join(parts)}.")
+        found = differences(result(name)["per_file"], learned["per_file"])
+        lines.append(f"- Learned gates minus {label}, paired over files, 95 % interval: {found}.")
     return "\n".join(lines)
+
+
+def differences(rows: list[dict], others: list[dict]) -> str:
+    """Paired differences `others` minus `rows` with their 95 % intervals, as a phrase."""
+    parts = []
+    for key, title, digits in (("pesq", "PESQ", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3)):
+        found = paired_difference(rows, others, key)
+        parts.append(f"{title} {span(found['difference'], found['difference_ci'], digits)}")
+    return "; ".join(parts)
 
 
 def signed(value: float, digits: int) -> str:
     """A number with its sign, a true minus."""
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def relatives() -> str:
+    """Slimmable DEMUCS and the separator, beside their own constant widths."""
+    demucs, split = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("slim-demucs", "separation"))
+    lines = [
+        "| slim-demucs | MMAC/s | share of MACs | mean width | PESQ | STOI | SI-SDR, dB | OVRL |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for title, name in (("width", "widths"), ("routed, target", "targets")):
+        for key, values in demucs[name].items():
+            cells = [f"{values['mmacs_per_second']:.1f}", f"{values['share_of_macs']:.2f}", f"{values['utilisation']:.2f}"]
+            cells += [f"{values[metric]:.{digits}f}" for metric, digits in
+                      (("pesq", 3), ("stoi", 3), ("si_sdr", 2), ("ovrl", 2))]  # fmt: skip
+            lines.append(f"| {title} {key} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for key, values in demucs["targets"].items():
+        found = [
+            f"{title} {span(values['over_static'][metric]['difference'], values['over_static'][metric]['ci'], digits)}"
+            for metric, title, digits in (("pesq", "PESQ", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3))
+        ]
+        lines.append(f"- Routed at {key} minus a constant width of the same MACs: {'; '.join(found)}.")
+    lines += [
+        "",
+        "| separator, SI-SDR improvement in dB | MMAC/s | all | overlap 1 | overlap 0.5 | overlap 0.25 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, values in split["policies"].items():
+        groups = [values["groups"][group]["improvement"] for group in ("all", "overlap 1", "overlap 0.5", "overlap 0.25")]
+        label = f"width {name}" if name[0].isdigit() else name.replace("-", ", budget ")
+        cells = [f"{values['mmacs_per_second']:.1f}", *(f"{value:.2f}" for value in groups)]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    half, talkers = split["policies"]["learned"]["groups"]["overlap 0.5"], split["policies"]["learned"]["by_talkers"]
+    lines += [
+        "",
+        "- Learned widths at 50 % overlap, paired: " + "; ".join(
+            f"minus {label} {span(half[key], half[f'{key}_ci'], 2)} dB" for key, label in (
+                ("over_full", "full width"), ("over_static", "constant widths at equal MACs"),
+            )
+        ) + f", at {half['mmacs_per_second'] / split['width_mmacs'][-1]:.0%} of the MACs of full width.",
+        "- Mean width by what a chunk holds: " + ", ".join(
+            f"{name} {values['utilisation']:.2f}" for name, values in talkers.items()
+        ) + ".",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def span(difference: float, interval: list[float], digits: int) -> str:
+    """A difference with its interval, and whether it is decided."""
+    low, high = interval
+    verdict = "" if low > 0 or high < 0 else " (undecided)"
+    return f"{signed(difference, digits)} [{signed(low, digits)}, {signed(high, digits)}]{verdict}"
 
 
 def throughput() -> str:
@@ -193,7 +248,7 @@ def speed() -> str:
 
 
 TABLES = {
-    "speed": speed,
+    "speed": speed, "relatives": relatives,
     "findings": findings, "throughput": throughput, "quality": quality, "by_snr": by_snr, "gates": gates, "macs": macs,
 }  # fmt: skip
 

@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--budget",
-        type=_budget,
+        type=read_budget,
         metavar="B",
         help="wanted share of the switchable computation, 0 to 1 (default: as trained)",
     )
@@ -70,7 +70,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def _budget(text: str) -> float:
+def read_budget(text: str) -> float:
+    """A number from 0 to 1 of the command line."""
     try:
         value = float(text)
     except ValueError:
@@ -83,7 +84,7 @@ def _budget(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
     jobs, failed = plan(args.inputs, args.output, args.gates)
-    _protect_inputs(args.report, [job.source for job in jobs])
+    protect_inputs(args.report, [job.source for job in jobs])
     if args.gates:
         from dsn_lite import figures
 
@@ -94,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
 
     # A second thread gains little on layers this small, and on a busy machine it costs a lot.
     torch.set_num_threads(1)
-    network = registry.load(args.model or registry.DEFAULT)
+    network = registry.load(args.model or registry.DEFAULT, kinds=("enhancer", "slim-demucs"))
     done: list = []
     try:
         for error in failed:
-            _complain(error)
+            complain(error)
         return _enhance_all(jobs, network, args, done, failed)
     finally:  # after an interruption too
         if args.report:
@@ -118,19 +119,19 @@ def _enhance_all(jobs: list[Job], network, args: argparse.Namespace, done: list,
         except InputError as error:
             failed.append(error)
             bar.clear()
-            _complain(error)
+            complain(error)
         except Exception as error:  # a fault of ours must not cost the other files
             bar.clear()
             traceback.print_exc()
             failed.append(InputError(f"{job.source}: {error!r} inside dsn-lite; please report it"))
-            _complain(failed[-1])
+            complain(failed[-1])
         else:
             done.append(report)
             bar.clear()
             print(_summary(report), flush=True)
             if report.picture_error:
                 failed.append(report.picture_error)
-                _complain(report.picture_error)
+                complain(report.picture_error)
         bar.next_file()
     return 2 if failed else 0
 
@@ -161,7 +162,7 @@ def plan(inputs: Iterable[str], output: str, picture: str | None = None) -> tupl
     if not is_file_name and out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder for the results")
 
-    names, failed = _find(given, out)
+    names, failed = find(given, out)
     pairs: list[tuple[Path, Path]] = []
     takers: dict[str, Path] = {}
     for source, name in names.items():
@@ -170,18 +171,18 @@ def plan(inputs: Iterable[str], output: str, picture: str | None = None) -> tupl
         try:
             if taker != source:
                 raise InputError(f"{source}: {target} is the result of {taker} already; rename one or run twice")
-            _protect_inputs(target, names)
+            protect_inputs(target, names)
         except InputError as error:
             failed.append(error)
         else:
             pairs.append((source, target))
     pictures = picture_names(picture, [names[source] for source, _ in pairs])
     for path in pictures:
-        _protect_inputs(path, names)
+        protect_inputs(path, names)
     return [Job(*pair, path) for pair, path in zip(pairs, pictures, strict=True)], failed
 
 
-def _find(given: list[Path], out: Path) -> tuple[dict[Path, Path], list[InputError]]:
+def find(given: list[Path], out: Path) -> tuple[dict[Path, Path], list[InputError]]:
     """Each sound file with its name below the output folder, and the folders without any."""
     names: dict[Path, Path] = {}
     failed = []
@@ -207,7 +208,7 @@ def _sound_files(folder: Path, out: Path) -> list[Path]:
     return found
 
 
-def _protect_inputs(output: str | Path | None, sources: Iterable[Path]) -> None:
+def protect_inputs(output: str | Path | None, sources: Iterable[Path]) -> None:
     """Refuse to write over one of the inputs, whatever it is called there."""
     if output is None or not os.path.lexists(output):
         return
@@ -241,7 +242,8 @@ def picture_names(picture: str | None, names: list[Path]) -> list[Path | None]:
 
 
 # --------------------------------------------------------------------------------------------- what the user sees
-def _complain(error: InputError) -> None:
+def complain(error: InputError) -> None:
+    """Print the line of an error."""
     from dsn_lite.cli import one_line
 
     print(f"dsn-lite: {one_line(error)}", file=sys.stderr, flush=True)

@@ -36,6 +36,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--budget", type=float, metavar="B", help="mean activation wanted, 0 to 1 (default: as trained)"
     )
+    parser.add_argument(
+        "--width", type=float, metavar="U", help="one constant width, such as 0.25, of a network of widths"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results, file by file, to FILE")
     parser.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: one for each core)")
     parser.add_argument(
@@ -65,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         args.pairs,
         policy=args.policy,
         budget=args.budget,
+        width=args.width,
         jobs=args.jobs,
         seed=args.seed,
     )

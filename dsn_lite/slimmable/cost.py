@@ -1,0 +1,66 @@
+"""What each width costs, by the rule and in the terms of :mod:`dsn_lite.macs`.
+
+The narrowest width is the static part; gate k of the thermometer is what the step up from width k adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from dsn_lite.macs import Count, Layer
+from dsn_lite.slimmable.choice import step_names
+from dsn_lite.spectral import FRAMES_PER_SECOND
+
+
+@dataclass(frozen=True)
+class WidthCount(Count):
+    """MACs of a slimmable network, layer by layer and step by step."""
+
+    widths: tuple[float, ...]
+
+    @property
+    def gate_macs(self) -> np.ndarray:
+        """MACs a frame that each step up in width adds, [K]."""
+        return np.array(
+            [sum(layer.dynamic for layer in self.layers if layer.gate == name) for name in step_names(self.widths)],
+            dtype=float,
+        )
+
+    @property
+    def width_mmacs(self) -> np.ndarray:
+        """MMAC/s at each constant width, router included, [W]."""
+        return self.closed + np.concatenate([[0.0], np.cumsum(self.gate_macs)]) * FRAMES_PER_SECOND / 1e6
+
+
+def rows(
+    name: str, macs: Callable[[float], int], widths: Sequence[float], *, positions: float = 1,
+    modules: Sequence[nn.Module] = (),
+) -> list[Layer]:  # fmt: skip
+    """Rows of the count of one layer: its narrowest width, then each step up.
+
+    Parameters
+    ----------
+    name : of the layer.
+    macs : MACs of one position at a utilisation factor, such as ``SlimLinear(...).macs``.
+    widths : the utilisation factors, rising.
+    positions : positions in a frame of 16 ms.
+    modules : whose parameters the layer has.
+
+    Examples
+    --------
+    >>> from dsn_lite.slimmable.layers import SlimLinear
+    >>> layer = SlimLinear(8, 8)
+    >>> [(row.name, row.static, row.dynamic) for row in rows("linear", layer.macs, (0.5, 1.0), modules=[layer])]
+    [('linear', 16, 0), ('linear over 1/2', 0, 48)]
+    """
+    costs = [round(macs(width) * positions) for width in widths]
+    parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
+    steps = zip(step_names(tuple(widths)), costs, costs[1:], strict=False)
+    return [
+        Layer(name, costs[0], 0, None, parameters),
+        *(Layer(f"{name} {step}", 0, after - before, step, 0) for step, before, after in steps),
+    ]
