@@ -1,0 +1,45 @@
+"""The tools that turn measurements into evidence, on numbers whose answer is known."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+
+
+def tool(name: str):
+    specification = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_frames_are_told_apart_by_speech_and_bursts():
+    meaning, rng = tool("meaning"), np.random.default_rng(0)
+    half = 16_000
+    speech = np.concatenate([np.zeros(2 * half), rng.standard_normal(2 * half)])
+    noise = 1e-3 * rng.standard_normal(4 * half)
+    noise[int(1.5 * half) : int(2.5 * half)] *= 30
+    kinds = meaning.frame_kinds(speech, noise)
+    at = lambda seconds: meaning.KINDS[kinds[round(seconds * 62.5)]]
+    assert [at(0.5), at(1.75), at(3.5), at(2.25)] == list(meaning.KINDS)
+
+
+def rows(values, mmacs, metric="pesq"):
+    found = {"per_file": [{"file": str(i), metric: value} for i, value in enumerate(values)]}
+    return {**found, metric: float(np.mean(values)), "mmacs_per_second": mmacs}
+
+
+def test_equal_quality_is_read_from_the_constant_widths():
+    demucs = tool("demucs")
+    widths = {0.25: rows([1.0, 2.0], 10.0), 1.0: rows([2.0, 3.0], 50.0)}
+    costs = np.array([10.0, 50.0])
+    routed = rows([1.5, 2.5], 15.0)  # a constant width of that mean, 2.0, costs 30
+    assert demucs.equal_quality(widths, routed, "pesq", costs) == pytest.approx(0.5)
+    assert demucs.equal_quality(widths, rows([9.0, 9.0], 15.0), "pesq", costs) is None
+
+
+def test_a_missing_score_is_no_number():
+    assert np.isnan(tool("demucs").column(rows([1.0], 1.0) | {"per_file": [{"pesq": None}]}, "pesq")).all()
