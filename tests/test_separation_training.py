@@ -136,6 +136,9 @@ def test_start_from_takes_the_weights_of_the_same_shape(two_talkers, tmp_path):
     path = tmp_path / "first/model.safetensors"
     taken = training(two_talkers, tmp_path / "second", start_from=str(path))
     assert equal(load_file(path), taken.network.state_dict())
+    fresh = training(two_talkers, tmp_path / "fresh", start_from=str(path), fresh_gating=True).network.state_dict()
+    kept = {name for name, value in load_file(path).items() if torch.equal(value, fresh[name])}
+    assert kept == {name for name in fresh if not name.startswith("gating.")}
     with pytest.raises(InputError, match="another shape"):
         training(two_talkers, tmp_path / "third", start_from=str(path), network={**SHORT["network"], "hidden": 8})
 

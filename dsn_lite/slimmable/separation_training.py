@@ -64,6 +64,9 @@ class SeparationPlan(Plan):
     """Weight of the guard against collapse: of widths that less than 2 % or more than 90 % of a batch's chunks take."""
     gating_rate: float = 1.0
     """Learning rate of the gating module, as a multiple."""
+    fresh_gating: bool = False
+    """Whether the gating module begins anew where the run starts from other weights: one that has collapsed to a width
+    gets no gradient that would bring it back."""
 
     @classmethod
     def from_dict(cls, values: dict, source: str = "configuration") -> Self:
@@ -105,7 +108,11 @@ class SeparationTraining(Loop):
             given = load(plan.start_from, kinds=(Separator.KIND,))
             if given.config != plan.network:
                 raise InputError(f"{plan.start_from}: weights of another shape; start from a network like this one")
-            network.load_state_dict(given.state_dict())
+            kept = {
+                name: value for name, value in given.state_dict().items()
+                if not (plan.fresh_gating and name.startswith("gating."))
+            }  # fmt: skip
+            network.load_state_dict(kept, strict=not plan.fresh_gating)
         gating = list(network.gating.parameters())
         rest = [value for name, value in network.named_parameters() if not name.startswith("gating.")]
         groups = [{"params": rest, "multiple": 1.0}, {"params": gating, "multiple": plan.gating_rate}]
