@@ -16,14 +16,17 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce as sum_over_processes
+from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from dsn_lite import gates as gating
 from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.errors import InputError
-from dsn_lite.loop import Loop, Plan, build
-from dsn_lite.losses import SpeechLoss
+from dsn_lite.loop import Loop, Plan, build, one_thread
+from dsn_lite.losses import REFERENCE_RMS, SpeechLoss
 from dsn_lite.slimmable import choice as choosing
 from dsn_lite.slimmable.demucs import SEGMENT, TARGETS, DemucsConfig, SlimDemucs
+from dsn_lite.spectral import compress, power, stft
 
 SHOWN = (0.1, 0.25, 0.5, 0.75)
 """Targets that the log and the validation show."""
@@ -51,6 +54,10 @@ class DemucsPlan(Plan):
     spread: float = 0.01
     """Weight of the guard against collapse: how far the mean of the choices is from using all widths alike. It fades with
     the noise."""
+    teach_items: int = 0
+    """Mixtures on which a router that chooses from the first step on is taught before; 0 for none. See
+    :meth:`DemucsTraining.teach_router`."""
+    teach_steps: int = 800
     router_rate: float = 1.0
     """Learning rate of the router, as a multiple."""
 
@@ -112,6 +119,51 @@ class DemucsTraining(Loop):
     def dataset(self, split: str, size: int | None) -> Mixtures:
         """Mixtures of the corpus; validation has seed 0."""
         return Mixtures(self.corpus, split, self.plan.seconds, seed=0 if split == "valid" else self.plan.seed, size=size)
+
+    def prepare(self) -> None:
+        """Teach the router where it chooses from the first step on."""
+        if self.plan.teach_items and not self.plan.router_from:
+            self.teach_router()
+
+    def teach_router(self) -> None:
+        """Let the router learn what each width is worth, from the widths as they are.
+
+        Every mixture is run once at each constant width, which gives a loss of each segment at each width. For a target
+        there is a price lambda at which choosing the least of ``loss + lambda * cost`` spends just the target. The router
+        learns to make the mean of that sum small under its probabilities. Left to itself it finds a pattern that meets the
+        target, and hardly ever the one that is worth it.
+        """
+        plan, network = self.plan, self.network.eval()
+        loader = DataLoader(
+            self.dataset("train", None), batch_size=8, sampler=range(plan.teach_items), num_workers=self.workers,
+            worker_init_fn=one_thread,
+        )  # fmt: skip
+        waves, found = [], []
+        with torch.no_grad():
+            for batch in self.show(loader, "widths"):
+                noisy, clean = batch["noisy"].to(self.device), batch["clean"].to(self.device)
+                found.append(torch.stack([segment_losses(network(noisy, u), clean) for u in network.widths], -1))
+                waves.append(noisy)
+        wave, losses = torch.cat(waves), torch.cat(found)  # [N, samples], [N, S, W]
+        losses = losses / (losses[..., 0] - losses[..., -1]).abs().mean()  # what the widest gains is 1 in the mean
+        low, high = TARGETS
+        targets = [low * (high / low) ** (i / 9) for i in range(10)]
+        prices = [price_of(losses, self.prices, target) for target in targets]
+        optimiser = torch.optim.AdamW(network.router.parameters(), betas=(0.9, 0.99))
+        generator = torch.Generator().manual_seed(plan.seed)
+        for step in self.show(range(plan.teach_steps), "router"):
+            for group in optimiser.param_groups:
+                group["lr"] = 3e-3 * min(1.0, (step + 1) / 50) * (1 - step / plan.teach_steps)
+            item = torch.randint(len(wave), (32,), generator=generator).to(self.device)
+            number = int(torch.randint(len(targets), (), generator=generator))
+            probabilities = network.route(wave[item], targets[number]).softmax(-1)
+            total = (probabilities * (losses[item] + prices[number] * self.prices)).sum(-1).mean()
+            optimiser.zero_grad()
+            total.backward()
+            nn.utils.clip_grad_norm_(network.router.parameters(), 1.0)
+            optimiser.step()
+        self.network.zero_grad()
+        self.start_average()
 
     def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Speech loss of the step's widths, and from `router_from` on of the routed batch with its target."""
@@ -208,3 +260,44 @@ class DemucsTraining(Loop):
             "measure": self.plan.measure,
             "mmacs_per_second": {f"{width:g}": round(float(cost), 3) for width, cost in costs},
         }
+
+
+def segment_losses(enhanced: Tensor, clean: Tensor, window: int = 512, exponent: float = 0.3) -> Tensor:
+    """Compressed spectral loss [B, S] of each segment of 2048 samples; waves [B, samples], scaled item by item.
+
+    Examples
+    --------
+    >>> import torch
+    >>> clean = torch.randn(2, 4096)
+    >>> wrong = torch.cat([torch.zeros(2, 2048), torch.ones(2, 2048)], -1)
+    >>> first, last = segment_losses(clean + wrong, clean)[0]
+    >>> bool(last > 5 * first)
+    True
+    """
+    scale = REFERENCE_RMS / clean.square().mean(-1, keepdim=True).add(1e-8).sqrt()
+    spectra = [compress(stft(wave * scale, window), exponent, floor=1e-6) for wave in (enhanced, clean)]
+    magnitudes = power(spectra[0]).add(1e-6).sqrt() - power(spectra[1]).add(1e-6).sqrt()
+    frames = (0.7 * magnitudes.square() + 0.3 * power(spectra[0] - spectra[1])).mean(-1)  # [B, T]
+    per_segment = SEGMENT // (window // 2)
+    frames = frames[:, : math.ceil(clean.shape[-1] / SEGMENT) * per_segment]
+    missing = -frames.shape[1] % per_segment
+    return functional.pad(frames, (0, missing)).unflatten(1, (-1, per_segment)).mean(-1)
+
+
+def price_of(losses: Tensor, costs: Tensor, target: float) -> float:
+    """Price at which choosing the least of loss + price * cost spends a mean of `target`; losses [..., W], costs [W].
+
+    Examples
+    --------
+    >>> import torch
+    >>> losses = torch.tensor([[1.0, 0.0], [0.5, 0.0]])
+    >>> price = price_of(losses, torch.tensor([0.0, 1.0]), 0.5)
+    >>> round(price, 3)  # where the second item no longer pays for its better half
+    0.5
+    """
+    low, high = 0.0, 1e4
+    for _ in range(60):
+        middle = (low + high) / 2
+        used = float(costs[(losses + middle * costs).argmin(-1)].mean())
+        low, high = (middle, high) if used > target else (low, middle)
+    return (low + high) / 2
