@@ -1,5 +1,6 @@
 """Training of the slimmable DEMUCS: repeatable, the same for one process or two, every weight learns, the target is met."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from safetensors.torch import load_file
 from dsn_lite.errors import InputError
 from dsn_lite.loop import CHECKPOINT, LOG
 from dsn_lite.registry import load
+from dsn_lite.slimmable import demucs_training
 from dsn_lite.slimmable.demucs import SlimDemucs
-from dsn_lite.slimmable.demucs_training import SHOWN, DemucsPlan, DemucsTraining
+from dsn_lite.slimmable.demucs_training import SHOWN, DemucsPlan, DemucsTraining, price_of, segment_losses
 
 SHORT = {
     "network": {"channels": [8, 8, 8, 8], "recurrent_layers": 1, "router_bands": 6, "router_width": 8},
@@ -138,3 +140,43 @@ def test_starts_from_weights_of_its_own_kind(two_talkers, tmp_path):
     other = {**SHORT["network"], "channels": [8, 8, 8, 16]}
     with pytest.raises(InputError, match="weights of another network"):
         training(two_talkers, tmp_path, network=other, start_from=str(tmp_path / "first" / "model.safetensors"))
+
+
+def test_a_taught_router_is_wide_where_it_is_worth_it_and_leaves_the_widths_alone(two_talkers, tmp_path, monkeypatch):
+    wide = {**SHORT["network"], "router_width": 48}
+    run = training(two_talkers, tmp_path, network=wide, router_from=0.0, teach_items=16, teach_steps=500, measure="macs")
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    gains = itertools.cycle((1.0, 0.6, 0.3, 0.0))
+
+    def level(wave):
+        segments = torch.nn.functional.pad(wave, (0, -wave.shape[-1] % 2048)).unflatten(-1, (-1, 2048))
+        return segments.square().mean(-1).add(1e-9).log10()  # loud segments gain most by width
+
+    monkeypatch.setattr(demucs_training, "segment_losses", lambda enhanced, clean: next(gains) * (level(clean) + 9))
+    run.prepare()
+    assert all(torch.equal(v, before[n]) != n.startswith("router") for n, v in run.network.state_dict().items())
+    assert all(torch.equal(value, run.average[name]) for name, value in run.network.state_dict().items())
+    items = [run.dataset("train", None)[i] for i in range(16)]
+    noisy, clean = (torch.stack([item[name] for item in items]) for name in ("noisy", "clean"))
+    with torch.no_grad():
+        spent = [run.network.route(noisy, target).softmax(-1) @ run.prices for target in (0.1, 0.3, 0.75)]
+    means = [float(each.mean()) for each in spent]
+    assert means == sorted(means) and means[2] > means[0] + 0.1
+    is_loud = level(clean) > level(clean).median()
+    assert spent[1][is_loud].mean() > spent[1][~is_loud].mean() + 0.02
+
+
+@pytest.mark.parametrize("target", [0.1, 0.4, 0.9])
+def test_the_price_meets_the_target(target):
+    losses = torch.rand(4000, 4, generator=torch.Generator().manual_seed(2)).cumsum(-1).flip(-1)
+    costs = torch.tensor([0.02, 0.07, 0.26, 1.0])
+    price = price_of(losses, costs, target)
+    assert costs[(losses + price * costs).argmin(-1)].mean() == pytest.approx(target, abs=0.01)
+
+
+def test_a_segment_is_charged_for_what_is_wrong_in_it():
+    clean = torch.randn(1, 3 * 2048 + 100, generator=torch.Generator().manual_seed(1))
+    enhanced = clean.clone()
+    enhanced[:, 2500:3600] = 0
+    found = segment_losses(enhanced, clean)
+    assert found.shape == (1, 4) and found.argmax() == 1 and found[0, 3] < 1e-6
