@@ -59,7 +59,9 @@ def test_clips_are_under_three_megabytes():
 
 
 def test_no_file_is_large():
-    large = {relative(path): path.stat().st_size for path in FILES if path.stat().st_size > 1.5e6}
+    # Weights are as large as their networks; nothing else has to be.
+    limits = {path: 8e6 if path.suffix == ".safetensors" else 1.5e6 for path in FILES}
+    large = {relative(path): path.stat().st_size for path, limit in limits.items() if path.stat().st_size > limit}
     assert not large, "every reader downloads these"
 
 
