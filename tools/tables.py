@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 RUNS = {
     "static": "static network",
+    "static-narrow": "narrow static network",
     "mgt-dsn": "**mgt-dsn, learned gates**",
     "mgt-dsn-open": "mgt-dsn, all open",
     "mgt-dsn-closed": "mgt-dsn, all closed",
@@ -130,6 +131,7 @@ def findings() -> str:
         ("mgt-dsn-open", "everything open"), ("mgt-dsn-closed", "everything closed"), ("mgt-dsn-random", "random gates"),
         ("mgt-dsn-frozen", "the frozen pattern"), ("mgt-dsn-snr", "the SNR oracle"),
         ("mgt-dsn-energy", "the energy threshold"), ("static", "the static network"),
+        ("static-narrow", "the narrow static network"),
     ):  # fmt: skip
         found = differences(result(name)["per_file"], learned["per_file"])
         lines.append(f"- Learned gates minus {label}, paired over files, 95 % interval: {found}.")
