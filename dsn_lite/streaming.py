@@ -157,6 +157,28 @@ def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
     return TorchEngine(network, shift)
 
 
+def checked_chunk(chunk: np.ndarray) -> np.ndarray:
+    """The samples [n] that a stream is fed, float32.
+
+    Raises
+    ------
+    InputError
+        When they are not one channel, or hold NaN or infinite samples.
+
+    Examples
+    --------
+    >>> checked_chunk([0, 1]).dtype
+    dtype('float32')
+    """
+    chunk = np.asarray(chunk, dtype=np.float32)
+    if chunk.ndim != 1:
+        raise InputError(f"a chunk of shape {chunk.shape}; a stream takes one channel [samples], make one for each")
+    # The sum of squares is the cheaper test, and says no more often than it should.
+    if not math.isfinite(chunk.dot(chunk)) and not np.isfinite(chunk).all():
+        raise InputError("the chunk holds NaN or infinite samples; leave them out or replace them by zero")
+    return chunk
+
+
 def open_stream(network, *, budget: float | None = None, policy: str | float | np.ndarray = "learned"):
     """The stream of a network: its own kind, where it has one, or a :class:`Stream`.
 
@@ -238,12 +260,7 @@ class Stream:
         InputError
             When the chunk is not one channel, or holds NaN or infinite samples; the stream is then unchanged.
         """
-        chunk = np.asarray(chunk, dtype=np.float32)
-        if chunk.ndim != 1:
-            raise InputError(f"a chunk of shape {chunk.shape}; a stream takes one channel [samples], make one for each")
-        # The sum of squares is the cheaper test, and says no more often than it should.
-        if not math.isfinite(chunk.dot(chunk)) and not np.isfinite(chunk).all():
-            raise InputError("the chunk holds NaN or infinite samples; leave them out or replace them by zero")
+        chunk = checked_chunk(chunk)
         self.samples_in += len(chunk)
         return self._advance(chunk)
 

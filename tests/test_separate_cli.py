@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from dsn_lite import cli, registry
+from dsn_lite.commands import separate
 from dsn_lite.errors import InputError
 from dsn_lite.slimmable.separation_evaluation import draw_separation, evaluate_separation, improvement, interpolated
 
@@ -87,6 +88,21 @@ def test_bad_files_cost_a_line_and_the_others_are_done(run):
     assert status == 2 and len(out) == 1 and len(err) == 2
     assert all(line.startswith("dsn-lite: ") for line in err)
     assert sorted(path.name for path in Path("out").iterdir()) == ["good-1.wav", "good-2.wav"]
+
+
+def test_an_interruption_keeps_the_report(run, monkeypatch):
+    save("a.wav")
+    save("b.wav")
+    separate_file = separate.separate_file
+
+    def interrupted(network, path, *rest, **options):
+        if path.name == "b.wav":
+            raise KeyboardInterrupt
+        return separate_file(network, path, *rest, **options)
+
+    monkeypatch.setattr(separate, "separate_file", interrupted)
+    assert run("a.wav", "b.wav", "-o", "out", "--report", "r.json")[0] == 130
+    assert [row["file"] for row in json.loads(Path("r.json").read_text())["files"]] == ["a.wav"]
 
 
 def test_nothing_is_written_over_an_input_or_another_result(run):

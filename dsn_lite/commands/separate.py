@@ -78,6 +78,17 @@ def run(args: argparse.Namespace) -> int:
     for error in failed:
         complain(error)
     done: list[dict] = []
+    try:
+        _separate_all(names, folder, network, args, done, failed)
+    finally:  # after an interruption too
+        if args.report:
+            _write_report(args, network.name, done, failed)
+    return 2 if failed else 0
+
+
+def _separate_all(
+    names: dict[Path, Path], folder: Path, network, args: argparse.Namespace, done: list[dict], failed: list[InputError]
+) -> None:
     takers: dict[Path, Path] = {}
     for source, name in names.items():
         outputs = [folder / name.with_name(f"{name.stem}-{number}.wav") for number in (1, 2)]
@@ -98,9 +109,6 @@ def run(args: argparse.Namespace) -> int:
         else:
             done.append(row)
             print(_summary(row), flush=True)
-    if args.report:
-        _write_report(args, network.name, done, failed)
-    return 2 if failed else 0
 
 
 def separate_file(

@@ -16,6 +16,7 @@ from dsn_lite.errors import InputError
 from dsn_lite.slimmable.choice import decide, from_thermometer, thermometer
 from dsn_lite.slimmable.demucs import SEGMENT, SEGMENT_FRAMES, TARGETS, SlimDemucs, level_out
 from dsn_lite.spectral import HOP
+from dsn_lite.streaming import checked_chunk
 
 BLOCK_SEGMENTS = 156
 """Segments computed at once when a long chunk is fed (20 s): bounds the memory."""
@@ -104,11 +105,7 @@ class DemucsStream:
         InputError
             When the chunk is not one channel, or holds NaN or infinite samples; the stream is then unchanged.
         """
-        chunk = np.asarray(chunk, dtype=np.float32)
-        if chunk.ndim != 1:
-            raise InputError(f"a chunk of shape {chunk.shape}; a stream takes one channel [samples], make one for each")
-        if not np.isfinite(chunk).all():
-            raise InputError("the chunk holds NaN or infinite samples; leave them out or replace them by zero")
+        chunk = checked_chunk(chunk)
         self.samples_in += len(chunk)
         samples = np.concatenate((self._input, chunk))
         whole = len(samples) // SEGMENT * SEGMENT
