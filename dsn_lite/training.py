@@ -63,6 +63,8 @@ class Gating:
     the gates then, closed parts are not computed, and a step takes less time."""
     network_rate: float = 1.0
     """Learning rate of all but the policy, as a multiple. At 0 the policy learns alone, on the network as it is."""
+    fresh_policy: bool = False
+    """Whether the policy begins anew where the run starts from other weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,7 @@ class Trainer(Loop):
         torch.manual_seed(training.seed)
         network = Network(training.network)
         if training.start_from:
-            _start_from(network, training.start_from)
+            _start_from(network, training.start_from, fresh_policy=training.gating.fresh_policy)
         self.is_gated = training.network.parts == "gated"
         policy = [value for name, value in network.named_parameters() if name.startswith("policy.")]
         others = [value for name, value in network.named_parameters() if not name.startswith("policy.")]
@@ -307,7 +309,7 @@ class Trainer(Loop):
         return rows
 
 
-def _start_from(network: Network, source: str) -> None:
+def _start_from(network: Network, source: str, *, fresh_policy: bool = False) -> None:
     """Take the weights of another network of the same shape; a policy of another width is taught anew.
 
     A static-only network takes what is left of a larger one.
@@ -320,7 +322,8 @@ def _start_from(network: Network, source: str) -> None:
     elif _without_policy(given.config) != _without_policy(network.config):
         raise InputError(f"{source}: weights of another shape; start from a network of this preset")
     tensors, shapes = given.state_dict(), {name: value.shape for name, value in network.state_dict().items()}
-    network.load_state_dict({n: v for n, v in tensors.items() if shapes.get(n) == v.shape}, strict=False)
+    kept = {n: v for n, v in tensors.items() if shapes.get(n) == v.shape and not (fresh_policy and n.startswith("policy."))}
+    network.load_state_dict(kept, strict=False)
 
 
 def _without_policy(config: Config) -> dict:

@@ -1,7 +1,7 @@
 """Slimmable DEMUCS: all paths give the same sound, nothing is read that is not paid for, nothing is early."""
 
+import copy
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,51 +58,58 @@ def test_widths_differ(random_demucs):
     assert all(not near(a, b, 1e-3) for a, b in zip(results, results[1:], strict=False))
 
 
-def narrow_copy(network: SlimDemucs, width: float) -> SlimDemucs:
-    """A network built at that width, whose weights are the slices."""
-    channels = tuple(math.ceil(n * width) for n in network.config.channels)
-    config = replace(network.config, channels=channels, widths=(0.5, 1.0))
-    narrow, source = SlimDemucs(config).eval(), dict(network.named_parameters())
+def kept(network: SlimDemucs, name: str, width: float) -> tuple[slice, ...]:
+    """What a width reads of a weight: the inner channels are the rows of one layer and the columns of the next."""
+    parameter = network.get_parameter(name)
+    everything, parts = slice(None), 3 if name.startswith("recurrent.") else 1
+    inner = slice(math.ceil(len(parameter) // parts * width))
+    if name.startswith("recurrent."):
+        reads_all = name.endswith("weight_ih_l0")
+        return (inner,) if parameter.ndim == 1 else (inner, everything if reads_all else inner)
+    if name.startswith("encoders") and ".convolution." in name:
+        return (inner,)
+    if name.startswith("encoders") and name.endswith("mixing.weight"):
+        return everything, slice(math.ceil(parameter.shape[1] * width))
+    if name.startswith("decoders") and ".mixing." in name:
+        return (slice(math.ceil(len(parameter) // 2 * width)),)
+    if name.startswith("decoders") and name.endswith("convolution.weight"):
+        return (inner,)
+    return (everything,)
+
+
+def parts_of(name: str) -> int:
+    """Blocks of rows that are sliced one by one: gates of a GRU, value and gate of a gated linear unit."""
+    return 3 if name.startswith("recurrent.") else 2 if name.startswith("decoders") and ".mixing." in name else 1
+
+
+def outside(network: SlimDemucs, width: float, value: float) -> SlimDemucs:
+    """A copy with that value in every weight that the width does not need."""
+    other = copy.deepcopy(network)
     with torch.no_grad():
-        for name, target in narrow.named_parameters():
+        for name, parameter in other.named_parameters():
             if name.startswith("router"):
                 continue
-            value, shape = source[name], target.shape
-            parts = 3 if name.startswith("recurrent.") else 2 if ".mixing." in name else 1
-            blocks = [block[: shape[0] // parts] for block in value.chunk(parts)]
-            value = torch.cat(blocks)
-            target.copy_(value[:, : shape[1]] if value.ndim > 1 else value)
-    return narrow
+            clean, index = parameter.clone(), kept(network, name, width)
+            parameter.fill_(value)
+            for ill, good in zip(parameter.chunk(parts_of(name)), clean.chunk(parts_of(name)), strict=True):
+                ill[index] = good[index]
+    return other
 
 
 @pytest.mark.parametrize("width", [0.125, 0.25, 0.5])
-def test_narrow_is_a_network_of_its_own(random_demucs, width):
+def test_narrow_is_the_wide_network_without_the_other_channels(random_demucs, width):
+    """With zeros for all other weights the widest network is the narrow one: absent channels are zero, so is a GRU unit
+    without weights."""
     network, wave = random_demucs(), noise(2 * SEGMENT + 700)
     with torch.no_grad():
-        assert near(network(wave, width), narrow_copy(network, width)(wave, 1.0), 1e-6)
-
-
-def poison(network: SlimDemucs, width: float) -> None:
-    """NaN in every weight that the width does not read."""
-    narrow = narrow_copy(network, width)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.startswith("router"):
-                continue
-            shape = dict(narrow.named_parameters())[name].shape
-            parts = 3 if name.startswith("recurrent.") else 2 if ".mixing." in name else 1
-            clean = parameter.clone()
-            parameter.fill_(math.nan)
-            for poisoned, kept in zip(parameter.chunk(parts), clean.chunk(parts), strict=True):
-                rows = shape[0] // parts
-                index = (slice(rows), slice(shape[1])) if parameter.ndim > 1 else (slice(rows),)
-                poisoned[index] = kept[index]
+        assert near(network(wave, width), outside(network, width, 0.0)(wave, 1.0), 1e-6)
+        assert not near(network(wave, width), network(wave, 1.0), 1e-3)
 
 
 @pytest.mark.parametrize("widest", [0, 1, 2])
 def test_weights_beyond_the_chosen_widths_are_not_read(random_demucs, widest):
-    network, poisoned = random_demucs(), random_demucs()
-    poison(poisoned, network.widths[widest])
+    network = random_demucs()
+    poisoned = outside(network, network.widths[widest], math.nan)
     wave = noise(6 * SEGMENT)
     choice = one_hot([[0, widest, widest, 0, widest, 0]])
     with torch.no_grad():
@@ -125,8 +132,8 @@ def test_a_width_ends_with_its_segment(random_demucs):
         levelled = level_out(wave, torch.zeros(1, 2))[0]
         _, state = network.run_segments(levelled[:, :SEGMENT], [3], state)
         expected, _ = network.run_segments(levelled[:, SEGMENT:], [0], state)
-        for values, channels in zip((*state.convolutions[1:], *state.transposed), (8, 8, 12, 16, 12, 8, 8), strict=False):
-            values[:, math.ceil(channels / 8) :] = math.nan
+        for values in state.transposed:  # what the encoders look back to are whole channels
+            values[:, math.ceil(values.shape[1] / 8) :] = math.nan
         state.recurrent[..., 2:] = math.nan
         found, _ = network.run_segments(levelled[:, SEGMENT:], [0], state)
     assert torch.equal(found, expected)
@@ -218,11 +225,10 @@ def test_the_count_equals_a_count_by_hand():
     assert counted.open == pytest.approx((wide + 62.5 * router) / 1e6, rel=1e-5)
     assert counted.width_mmacs[-1] == pytest.approx(counted.open)
     assert counted.width_mmacs[0] == pytest.approx(counted.closed)
-    half = 0
-    for inputs, outputs, rate in ((2, 32, 4000), (32, 48, 1000), (48, 96, 250), (96, 128, 62.5)):
-        half += 2 * rate * (8 * inputs * outputs + 2 * outputs * outputs) / 4
-    half += 62.5 * 2 * 3 * 128 * 256 / 4
-    assert counted.width_mmacs[2] == pytest.approx((half + 62.5 * router) / 1e6, rel=1e-5)
+    # Convolutions grow with the width; the GRU reads all 128 channels and, in its second layer and its state, n units.
+    gru = [62.5 * 3 * n * (128 + n + 2 * n) for n in (16, 32, 64, 128)]
+    for u, recurrent, found in zip(network.widths, gru, counted.width_mmacs, strict=True):
+        assert found == pytest.approx(((wide - gru[-1]) * u + recurrent + 62.5 * router) / 1e6, rel=1e-5)
     assert counted.policy < 0.02 * counted.open
     assert 100 < counted.open < 150
     assert counted.parameters == sum(parameter.numel() for parameter in network.parameters())

@@ -24,7 +24,7 @@ from dsn_lite.gates import probability
 from dsn_lite.labels import label_path
 from dsn_lite.losses import SpeechLoss, activation
 from dsn_lite.manifest import Entry, write_manifest
-from dsn_lite.registry import load
+from dsn_lite.registry import load, save
 from dsn_lite.spectral import compress, stft
 from dsn_lite.training import CHECKPOINT, LOG, Trainer, Training
 
@@ -229,6 +229,16 @@ def test_bad_configurations_name_the_option(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(InputError, match="needs at least"):
         Training.read(tmp_path / "empty.yaml")
+
+
+def test_a_policy_can_begin_anew(data, tmp_path):
+    given = trainer(data, tmp_path / "first", seed=7).network
+    save(given, tmp_path / "first.safetensors")
+    for fresh in (False, True):
+        made = trainer(data, tmp_path / "next", start_from=str(tmp_path / "first.safetensors"), gating={"fresh_policy": fresh})
+        for name, value in made.network.named_parameters():
+            if name.endswith("weight") and value.ndim > 1:  # others may begin as a constant
+                assert torch.equal(value, given.get_parameter(name)) != (fresh and name.startswith("policy.")), name
 
 
 def test_the_policy_can_learn_alone(data, tmp_path):

@@ -3,10 +3,13 @@
 After Miccini et al. (arXiv 2507.04879), who slim DEMUCS (Défossez et al., arXiv 2006.12847). Ours is small, runs at 16 kHz
 and subtracts what it takes for noise. The parts that the papers leave open are ours.
 
-On a segment of width u every layer reads the first ``ceil(u * C)`` of its input channels, of the past positions in its
-receptive field too, and writes the first ``ceil(u * C)`` of its output channels; the others are zero. The units of the GRU
-beyond u hold their state. So the widths of a signal may change from segment to segment, and the past that a wide segment
-looks back to is as narrow as it was computed.
+What is slimmed are the channels *inside* a level: between its two convolutions, and the units of the GRU. The channels
+that levels hand to each other stay whole, so that a narrow segment sees all that the levels above and below have to say, and
+so that every convolution is slimmed on one side only: its cost grows with u and not with its square.
+
+On a segment of width u a layer writes the first ``ceil(u * C)`` inner channels, the next one reads them; the others are
+zero, in the past positions of its receptive field too. The units of the GRU beyond u hold their state. So the widths of a
+signal may change from segment to segment, and the past that a wide segment looks back to is as narrow as it was computed.
 """
 
 from __future__ import annotations
@@ -134,16 +137,16 @@ class Mix(torch.autograd.Function):
 class Encoder(nn.Module):
     """Normalisation from the third level on, convolution, ReLU, 1x1 convolution, gated linear unit."""
 
-    def __init__(self, inputs: int, outputs: int, *, first: bool, normalised: bool):
+    def __init__(self, inputs: int, outputs: int, *, normalised: bool):
         super().__init__()
         self.norm = SlimNorm(inputs, axis=1) if normalised else None
-        self.convolution = SlimConv1d(inputs, outputs, KERNEL, stride=STRIDE, full_in=first)
-        self.mixing = SlimConv1d(outputs, outputs, 1, parts=2)
+        self.convolution = SlimConv1d(inputs, outputs, KERNEL, stride=STRIDE, full_in=True)
+        self.mixing = SlimConv1d(outputs, outputs, 1, parts=2, full_out=True)
         _keep_power(self.convolution, inputs * KERNEL, 2.0)
         _keep_power(self.mixing, outputs, 4.0)
 
     def forward(self, x: Tensor, width: float, past: Tensor | None) -> Tensor:
-        """Map x [B, C in, T] to [B, C out, T / 4]; `past` came before it, already normalised."""
+        """Map x [B, C in, T], already normalised, to [B, C out, T / 4]; `past` came before it."""
         return functional.glu(self.mixing(self.convolution(x, width, past).relu(), width), 1)
 
 
@@ -153,17 +156,17 @@ class Decoder(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, last: bool):
         super().__init__()
         self.last = last
-        self.mixing = SlimConv1d(inputs, inputs, 1, parts=2)
-        self.convolution = SlimConvTranspose1d(inputs, outputs, KERNEL, stride=STRIDE, full_out=last)
+        self.mixing = SlimConv1d(inputs, inputs, 1, parts=2, full_in=True)
+        self.convolution = SlimConvTranspose1d(inputs, outputs, KERNEL, stride=STRIDE, full_out=True)
         _keep_power(self.mixing, inputs, 4.0)
         _keep_power(self.convolution, inputs * KERNEL // STRIDE, 1e-4 if last else 1.0)
 
     def mix(self, x: Tensor, width: float) -> Tensor:
-        """Map x [B, C, T] to the same shape: the part without memory."""
+        """Map x [B, C, T] to the active inner channels [B, n, T]: the part without memory."""
         return functional.glu(self.mixing(x, width), 1)
 
     def expand(self, x: Tensor, width: float, past: Tensor | None) -> Tensor:
-        """Map x [B, C in, T] to [B, C out, 4 T]."""
+        """Map inner channels [B, n or more, T] to [B, C out, 4 T]."""
         y = self.convolution(x, width, past)
         return y if self.last else y.relu()
 
@@ -299,11 +302,11 @@ class SlimDemucs(nn.Module):
         self.widths = config.widths
         sides = list(zip((1, *config.channels), config.channels, strict=False))
         self.encoders = nn.ModuleList(
-            Encoder(narrow, wide, first=level == 0, normalised=level > 1) for level, (narrow, wide) in enumerate(sides)
+            Encoder(narrow, wide, normalised=level > 1) for level, (narrow, wide) in enumerate(sides)
         )
         deepest = config.channels[-1]
         self.norm = SlimNorm(deepest, axis=1)
-        self.recurrent = SlimGRU(deepest, deepest, layers=config.recurrent_layers)
+        self.recurrent = SlimGRU(deepest, deepest, layers=config.recurrent_layers, full_in=True)
         self.decoders = nn.ModuleList(
             Decoder(wide, narrow, last=level == 0) for level, (narrow, wide) in reversed(list(enumerate(sides)))
         )
@@ -380,12 +383,12 @@ class SlimDemucs(nn.Module):
         """Noise [B, samples] of whole frames at one width, and the new state."""
         x, skips, before, after = levelled[:, None], [], [], []
         for encoder, past in zip(self.encoders, state.convolutions, strict=True):
-            x = x if encoder.norm is None else encoder.norm(x, width)
+            x = x if encoder.norm is None else encoder.norm(x)
             before.append(_tail(past, x))
             x = encoder(x, width, past)
             skips.append(x)
-        y, recurrent = self.recurrent(self.norm(x, width).transpose(1, 2), width, state.recurrent)
-        x = y.transpose(1, 2)
+        y, recurrent = self.recurrent(self.norm(x).transpose(1, 2), width, state.recurrent)
+        x = functional.pad(y, (0, x.shape[1] - y.shape[-1])).transpose(1, 2)
         for decoder, past in zip(self.decoders, state.transposed, strict=True):
             x = decoder.mix(x + skips.pop(), width)
             after.append(_tail(past, x))
@@ -400,11 +403,10 @@ class SlimDemucs(nn.Module):
         """Noise [B, samples] with the straight-through gradient of every width from every layer."""
         x, skips, widths = levelled[:, None], [], self.widths
         for encoder in self.encoders:
-            if encoder.norm is not None:
-                x = Mix.apply(choice, *(encoder.norm(x, width) for width in widths))
+            x = x if encoder.norm is None else encoder.norm(x)
             x = Mix.apply(choice, *(encoder(x, width, None) for width in widths))
             skips.append(x)
-        x = self._recur(Mix.apply(choice, *(self.norm(x, width) for width in widths)), choice)
+        x = self._recur(self.norm(x), choice)
         for decoder in self.decoders:
             x = x + skips.pop()
             x = Mix.apply(choice, *(decoder.mix(x, width) for width in widths))
