@@ -183,6 +183,17 @@ def test_untrained_is_nearly_the_identity():
             assert float((network(wave, width) - wave).square().mean() / wave.square().mean()) < 0.03
 
 
+@pytest.mark.parametrize("width", [0.125, 1.0])
+def test_softened_subtracts_less(random_demucs, width):
+    network, wave = random_demucs(), noise(2 * SEGMENT)
+    with torch.no_grad():
+        taken = wave - network(wave, width)
+        network.soften(0.25)
+        assert near(wave - network(wave, width), 0.75 * taken)
+    with pytest.raises(InputError, match="share"):
+        network.soften(1.5)
+
+
 # -------------------------------------------------------------------------------------------------------- gradients
 def test_mix_has_the_gradient_of_the_sum():
     choice = one_hot([[0, 2, 1], [3, 3, 0]]).double().requires_grad_()

@@ -1,4 +1,4 @@
-"""Measure on the validation split how much of the input the mask should keep; see `Network.soften`.
+"""Measure on the validation split how much of the input a network should keep; see `Network.soften`, `SlimDemucs.soften`.
 
     python tools/soften.py MANIFEST RUN ... --json results/soften.json
 """
@@ -12,25 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.metrics import pesq_wb, si_sdr
-from dsn_lite.model import Network
 from dsn_lite.provenance import provenance
 from dsn_lite.registry import load
-from dsn_lite.spectral import istft, stft
+from dsn_lite.spectral import SAMPLE_RATE
 
 SHARES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 
 
-def measure(network: Network, mixtures: Mixtures, share: float) -> dict:
+def measure(network: nn.Module, mixtures: Mixtures, share: float, policy: str) -> dict:
     """Mean PESQ and SI-SDR in dB over the mixtures, with this share."""
     network.soften(share)
     scores = []
     for item in tqdm(mixtures, desc=f"share {share}", leave=False):
-        with torch.no_grad():
-            enhanced = istft(network(stft(item["noisy"][None])).spectrum, len(item["noisy"]))[0].numpy()
+        enhanced = network.enhance(item["noisy"].numpy(), SAMPLE_RATE, policy=policy).wave
         clean = item["clean"].numpy()
         scores.append((pesq_wb(clean, enhanced), si_sdr(clean, enhanced)))
     means = np.mean(scores, axis=0)
@@ -43,15 +42,16 @@ def main() -> int:
     parser.add_argument("manifest")
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--items", type=int, default=96)
+    parser.add_argument("--policy", default="learned", choices=("learned", "open"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     corpus = Corpus.open(args.manifest)
     mixtures = Mixtures(corpus, "valid", 4.0, seed=0, size=args.items)
     result = {
-        run.name: [measure(load(run / "model.safetensors"), mixtures, share) for share in SHARES] for run in args.runs
+        run.name: [measure(load(run / "model.safetensors"), mixtures, share, args.policy) for share in SHARES] for run in args.runs
     }
-    result |= {"items": args.items, "seed": 0, "data_hash": corpus.hash, **provenance(("torch", "numpy", "pesq"))}
+    result |= {"items": args.items, "policy": args.policy, "seed": 0, "data_hash": corpus.hash, **provenance(("torch", "numpy", "pesq"))}
     text = json.dumps(result, indent=1)
     print(text)
     if args.json:

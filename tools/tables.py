@@ -20,6 +20,7 @@ RESULTS = ROOT / "results"
 RUNS = {
     "static": "static network",
     "static-narrow": "narrow static network",
+    "dsn": "dsn, learned gates, one target",
     "mgt-dsn": "**mgt-dsn, learned gates**",
     "mgt-dsn-open": "mgt-dsn, all open",
     "mgt-dsn-closed": "mgt-dsn, all closed",
@@ -28,6 +29,7 @@ RUNS = {
     "mgt-dsn-snr": "mgt-dsn, SNR oracle",
     "mgt-dsn-energy": "mgt-dsn, energy threshold",
 }
+SEEDS = (1, 2, 3)
 PEERS = {
     "gtcrn_dns3": "GTCRN", "ulunas": "UL-UNAS", "fastenhancer_t": "FastEnhancer-T", "dtln": "DTLN", "nsnet2": "NSNet2",
     "rnnoise": "RNNoise", "webrtc_ns2": "WebRTC",
@@ -131,11 +133,48 @@ def findings() -> str:
         ("mgt-dsn-open", "everything open"), ("mgt-dsn-closed", "everything closed"), ("mgt-dsn-random", "random gates"),
         ("mgt-dsn-frozen", "the frozen pattern"), ("mgt-dsn-snr", "the SNR oracle"),
         ("mgt-dsn-energy", "the energy threshold"), ("static", "the static network"),
-        ("static-narrow", "the narrow static network"),
+        ("static-narrow", "the narrow static network"), ("dsn", "those of dsn"),
     ):  # fmt: skip
         found = differences(result(name)["per_file"], learned["per_file"])
         lines.append(f"- Learned gates minus {label}, paired over files, 95 % interval: {found}.")
+    noisy_only = (
+        [row for row in result(name)["per_file"] if row["snr_db"] <= 0] for name in ("dsn", "mgt-dsn")
+    )  # fmt: skip
+    lines.append(f"- The same at 0 dB and below: {differences(*noisy_only)}.")
     return "\n".join(lines)
+
+
+def guidance() -> str:
+    """Policies trained from nothing on the frozen network of mgt-dsn, three seeds with guidance and three without."""
+    lines = [
+        "| target | seed | activation | at −5 dB | at 25 dB | rank correlation with SNR | with OVRL | PESQ | SI-SDR, dB | OVRL |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    found: dict[str, list[dict]] = {"guided": [], "one-target": []}
+    for name, runs in found.items():
+        for seed in SEEDS:
+            values = result(f"gates-{name}-{seed}")
+            runs.append(values)
+            by_snr, rank = values["by_snr"], values["spearman"]
+            cells = [f"{values['activation']:.2f}", *(f"{by_snr[snr]['activation']:.2f}" for snr in ("-5", "25"))]
+            cells += [signed(rank[key], 2) for key in ("activation_snr_db", "activation_noisy_ovrl")]
+            cells += [f"{values['pesq']:.3f}", f"{values['si_sdr']:.2f}", f"{values['ovrl']:.3f}"]
+            lines.append(f"| {name.replace('-', ' ')} | {seed} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for label, highest in (("all recordings", 99), ("0 dB and below", 0)):
+        rows = [mean_rows(runs, highest) for runs in (found["one-target"], found["guided"])]
+        lines.append(f"- Guided minus one target, means of three seeds, {label}: {differences(*rows)}.")
+    return "\n".join(lines)
+
+
+def mean_rows(runs: list[dict], highest: float) -> list[dict]:
+    """Rows by file up to an SNR, each score the mean over the runs."""
+    rows = zip(*(values["per_file"] for values in runs), strict=True)
+    scores = ("pesq", "si_sdr", "ovrl")
+    return [
+        {"file": same[0]["file"], **{key: sum(row[key] for row in same) / len(same) for key in scores}}
+        for same in rows if same[0]["snr_db"] <= highest
+    ]  # fmt: skip
 
 
 def differences(rows: list[dict], others: list[dict]) -> str:
@@ -248,7 +287,7 @@ def speed() -> str:
 
 
 TABLES = {
-    "speed": speed, "relatives": relatives,
+    "speed": speed, "relatives": relatives, "guidance": guidance,
     "findings": findings, "throughput": throughput, "quality": quality, "by_snr": by_snr, "gates": gates, "macs": macs,
 }  # fmt: skip
 

@@ -480,6 +480,27 @@ class SlimDemucs(nn.Module):
 
         return enhance(self, wave, sample_rate, budget=budget, policy=policy)
 
+    def soften(self, share: float) -> None:
+        """Subtract only ``1 - share`` of what is taken for noise, for good.
+
+        A network trained on little noise is too sure of itself on noises it has not heard, and on speech that is nearly
+        clean. What share helps is measured on the validation split (``tools/soften.py``); see also
+        :meth:`dsn_lite.model.Network.soften`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> network, wave = SlimDemucs(DemucsConfig()).eval(), torch.randn(1, 4096)
+        >>> network.soften(1.0)
+        >>> bool(torch.allclose(network(wave), wave, atol=1e-5))
+        True
+        """
+        if not 0 <= share <= 1:
+            raise InputError(f"share {share}: must lie between 0 (all of it) and 1 (the input as it is)")
+        with torch.no_grad():
+            for values in self.decoders[-1].convolution.parameters():
+                values *= 1 - share
+
     def stream(self, *, budget: float | None = None, policy="learned"):
         """A stream of one channel; see :class:`dsn_lite.slimmable.demucs_stream.DemucsStream`."""
         from dsn_lite.slimmable.demucs_stream import DemucsStream
