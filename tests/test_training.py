@@ -235,7 +235,8 @@ def test_a_policy_can_begin_anew(data, tmp_path):
     given = trainer(data, tmp_path / "first", seed=7).network
     save(given, tmp_path / "first.safetensors")
     for fresh in (False, True):
-        made = trainer(data, tmp_path / "next", start_from=str(tmp_path / "first.safetensors"), gating={"fresh_policy": fresh})
+        source = str(tmp_path / "first.safetensors")
+        made = trainer(data, tmp_path / "next", start_from=source, gating={"fresh_policy": fresh})
         for name, value in made.network.named_parameters():
             if name.endswith("weight") and value.ndim > 1:  # others may begin as a constant
                 assert torch.equal(value, given.get_parameter(name)) != (fresh and name.startswith("policy.")), name

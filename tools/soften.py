@@ -48,10 +48,12 @@ def main() -> int:
     torch.set_num_threads(1)
     corpus = Corpus.open(args.manifest)
     mixtures = Mixtures(corpus, "valid", 4.0, seed=0, size=args.items)
-    result = {
-        run.name: [measure(load(run / "model.safetensors"), mixtures, share, args.policy) for share in SHARES] for run in args.runs
+    result: dict = {
+        run.name: [measure(load(run / "model.safetensors"), mixtures, share, args.policy) for share in SHARES]
+        for run in args.runs
     }
-    result |= {"items": args.items, "policy": args.policy, "seed": 0, "data_hash": corpus.hash, **provenance(("torch", "numpy", "pesq"))}
+    result |= {"items": args.items, "policy": args.policy, "seed": 0, "data_hash": corpus.hash}
+    result |= provenance(("torch", "numpy", "pesq"))
     text = json.dumps(result, indent=1)
     print(text)
     if args.json:

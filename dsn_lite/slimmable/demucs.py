@@ -3,9 +3,9 @@
 After Miccini et al. (arXiv 2507.04879), who slim DEMUCS (Défossez et al., arXiv 2006.12847). Ours is small, runs at 16 kHz
 and subtracts what it takes for noise. The parts that the papers leave open are ours.
 
-What is slimmed are the channels *inside* a level: between its two convolutions, and the units of the GRU. The channels
-that levels hand to each other stay whole, so that a narrow segment sees all that the levels above and below have to say, and
-so that every convolution is slimmed on one side only: its cost grows with u and not with its square.
+What is slimmed are the channels *inside* a level: between its two convolutions, and the units of the GRU. The channels that
+levels hand to each other stay whole, so that a narrow segment sees all that the levels above and below have to say, and so
+that every convolution is slimmed on one side only: its cost grows with u and not with its square.
 
 On a segment of width u a layer writes the first ``ceil(u * C)`` inner channels, the next one reads them; the others are
 zero, in the past positions of its receptive field too. The units of the GRU beyond u hold their state. So the widths of a

@@ -128,7 +128,7 @@ class DemucsTraining(Loop):
     def teach_router(self) -> None:
         """Let the router learn what each width is worth, from the widths as they are.
 
-        Every mixture is run once at each constant width, which gives a loss of each segment at each width. For a target
+        Every mixture is run once at each constant width, which gives the loss of each segment at each width. For a target
         there is a price lambda at which choosing the least of ``loss + lambda * cost`` spends just the target. The router
         learns to make the mean of that sum small under its probabilities. Left to itself it finds a pattern that meets the
         target, and hardly ever the one that is worth it.
@@ -142,7 +142,9 @@ class DemucsTraining(Loop):
         with torch.no_grad():
             for batch in self.show(loader, "widths"):
                 noisy, clean = batch["noisy"].to(self.device), batch["clean"].to(self.device)
-                found.append(torch.stack([segment_losses(network(noisy, u), clean) for u in network.widths], -1))
+                enhanced = [network(noisy, u) for u in network.widths]
+                losses = torch.stack([segment_losses(wave, clean) for wave in enhanced], -1)
+                found.append(losses + plan.loss.waveform * waveform_losses(enhanced, clean, plan.loss.best_ratio))
                 waves.append(noisy)
         wave, losses = torch.cat(waves), torch.cat(found)  # [N, samples], [N, S, W]
         losses = losses / (losses[..., 0] - losses[..., -1]).abs().mean()  # what the widest gains is 1 in the mean
@@ -282,6 +284,28 @@ def segment_losses(enhanced: Tensor, clean: Tensor, window: int = 512, exponent:
     frames = frames[:, : math.ceil(clean.shape[-1] / SEGMENT) * per_segment]
     missing = -frames.shape[1] % per_segment
     return functional.pad(frames, (0, missing)).unflatten(1, (-1, per_segment)).mean(-1)
+
+
+def waveform_losses(enhanced: list[Tensor], clean: Tensor, best_ratio: float = 1e-4) -> Tensor:
+    """What each segment has in the waveform term of the loss at each of W widths, [B, S, W]; waves [B, samples].
+
+    The term is the logarithm of an error summed over the whole item. To first order it changes by the change of a segment's
+    error over the error of all: where speech is loud a wide segment gains more than where it is soft.
+
+    Examples
+    --------
+    >>> import torch
+    >>> clean = torch.randn(1, 4096)
+    >>> bad = clean + torch.tensor([[0.1, 0.3]]).repeat_interleave(2048, -1)
+    >>> found = waveform_losses([bad, 0.5 * bad + 0.5 * clean], clean)[0]
+    >>> bool(found[1, 0] - found[1, 1] > 8 * (found[0, 0] - found[0, 1]))  # the second segment has nine times the error
+    True
+    """
+    missing = -clean.shape[-1] % SEGMENT
+    squares = torch.stack([functional.pad(wave - clean, (0, missing)).square() for wave in enhanced], -1)
+    errors = squares.unflatten(1, (-1, SEGMENT)).sum(2)
+    total = errors.sum(1).mean(-1) + best_ratio * clean.square().sum(-1) + 1e-8
+    return errors.shape[1] * errors / (math.log(10) * total[:, None, None])
 
 
 def price_of(losses: Tensor, costs: Tensor, target: float) -> float:
