@@ -147,7 +147,7 @@ def findings() -> str:
 def guidance() -> str:
     """Policies trained from nothing on the frozen network of mgt-dsn, three seeds with guidance and three without."""
     lines = [
-        "| target | seed | activation | at −5 dB | at 25 dB | correlation with SNR | with OVRL | PESQ | SI-SDR, dB | OVRL |",
+        "| target | seed | activation | −5 dB | 25 dB | correlation with SNR | with OVRL | PESQ | SI-SDR, dB | OVRL |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     found: dict[str, list[dict]] = {"guided": [], "one-target": []}
