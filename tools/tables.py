@@ -20,6 +20,7 @@ RESULTS = ROOT / "results"
 RUNS = {
     "static": "static network",
     "static-narrow": "narrow static network",
+    "static-only": "smallest static network, the static half alone",
     "dsn": "dsn, learned gates, one target",
     "mgt-dsn": "**mgt-dsn, learned gates**",
     "mgt-dsn-open": "mgt-dsn, all open",
