@@ -142,6 +142,10 @@ def findings() -> str:
         [row for row in result(name)["per_file"] if row["snr_db"] <= 0] for name in ("dsn", "mgt-dsn")
     )  # fmt: skip
     lines.append(f"- The same at 0 dB and below: {differences(*noisy_only)}.")
+    for mine, rival, label in (("open", "static", "open minus the static network"),
+                               ("closed", "static-only", "closed minus the smallest static network")):  # fmt: skip
+        found = differences(result(rival)["per_file"], result(f"mgt-dsn-{mine}")["per_file"])
+        lines.append(f"- All {label}: {found}.")
     return "\n".join(lines)
 
 

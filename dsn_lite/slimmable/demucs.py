@@ -318,11 +318,11 @@ class SlimDemucs(nn.Module):
         """An untrained network of the shape that a card holds under ``network``."""
         return cls(DemucsConfig.from_dict(card["network"]))
 
-    def route(self, wave: Tensor, target: float) -> Tensor:
-        """The router's logits [B, S, W] for waves [B, samples] and a target utilisation."""
+    def route(self, wave: Tensor, target: float, router: Router | None = None) -> Tensor:
+        """The router's logits [B, S, W] for waves [B, samples] and a target utilisation; or those of another router."""
         padded = functional.pad(wave, (0, -wave.shape[-1] % HOP))
         levelled = level_out(padded, wave.new_zeros(wave.shape[0], 2))[0]
-        return self.router(levelled, wave.new_full(wave.shape[:1], target))[0]
+        return (router or self.router)(levelled, wave.new_full(wave.shape[:1], target))[0]
 
     # ---- one width after the other
 

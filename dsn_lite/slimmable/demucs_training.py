@@ -8,7 +8,9 @@ over the batch, so that it has to distribute. One constant width a step keeps th
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -128,44 +130,69 @@ class DemucsTraining(Loop):
     def teach_router(self) -> None:
         """Let the router learn what each width is worth, from the widths as they are.
 
-        Every mixture is run once at each constant width, which gives the loss of each segment at each width. For a target
-        there is a price lambda at which choosing the least of ``loss + lambda * cost`` spends just the target. The router
-        learns to make the mean of that sum small under its probabilities. Left to itself it finds a pattern that meets the
-        target, and hardly ever the one that is worth it.
+        Every mixture is run once at each constant width, which gives the loss of each segment at each width. A second
+        router, that is thrown away, learns to foretell these losses from the noisy sound: what cannot be heard beforehand
+        averages out. For a target there is a price lambda at which choosing the least of ``foretold loss + lambda * cost``
+        spends just the target, and the router learns these choices. Left to itself it finds a pattern that meets the
+        target, and hardly ever the one that is worth it; priced by the true losses it would miss the target, because it
+        cannot tell them apart as well as they differ.
         """
         plan, network = self.plan, self.network.eval()
+        wave, losses = self._losses_of_widths()
+        low, high = TARGETS
+        targets = [low * (high / low) ** (i / 9) for i in range(10)]
+        generator = torch.Generator().manual_seed(plan.seed)
+        teacher = copy.deepcopy(network.router)
+
+        def learn(router: nn.Module, title: str, wrong: Callable[[Tensor, int], Tensor]) -> None:
+            optimiser = torch.optim.AdamW(router.parameters(), betas=(0.9, 0.99))
+            for step in self.show(range(plan.teach_steps), title):
+                for group in optimiser.param_groups:
+                    group["lr"] = 3e-3 * min(1.0, (step + 1) / 50) * (1 - step / plan.teach_steps)
+                item = torch.randint(len(wave), (32,), generator=generator).to(self.device)
+                total = wrong(item, int(torch.randint(len(targets), (), generator=generator)))
+                optimiser.zero_grad()
+                total.backward()
+                nn.utils.clip_grad_norm_(router.parameters(), 1.0)
+                optimiser.step()
+
+        def foretold(item: Tensor | slice) -> Tensor:
+            return network.route(wave[item], TARGETS[0], teacher)
+
+        learn(teacher, "what widths are worth", lambda item, _: (foretold(item) - losses[item]).square().mean())
+        with torch.no_grad():
+            values = torch.cat([foretold(slice(first, first + 64)) for first in range(0, len(wave), 64)])
+        chosen = [(values + price_of(values, self.prices, target) * self.prices).argmin(-1) for target in targets]
+
+        def disagreement(item: Tensor, number: int) -> Tensor:
+            logits = network.route(wave[item], targets[number])
+            return functional.cross_entropy(logits.flatten(0, 1), chosen[number][item].flatten())
+
+        learn(network.router, "router", disagreement)
+        self.network.zero_grad()
+        self.start_average()
+
+    @torch.no_grad()
+    def _losses_of_widths(self) -> tuple[Tensor, Tensor]:
+        """Mixtures [N, samples] and their losses [N, S, W] at each constant width.
+
+        Those of a segment have the mean 0 over the widths; the widest gains 1 in the mean over the segments.
+        """
+        plan, network = self.plan, self.network
         loader = DataLoader(
             self.dataset("train", None), batch_size=8, sampler=range(plan.teach_items), num_workers=self.workers,
             worker_init_fn=one_thread,
         )  # fmt: skip
         waves, found = [], []
-        with torch.no_grad():
-            for batch in self.show(loader, "widths"):
-                noisy, clean = batch["noisy"].to(self.device), batch["clean"].to(self.device)
-                enhanced = [network(noisy, u) for u in network.widths]
-                losses = torch.stack([segment_losses(wave, clean) for wave in enhanced], -1)
-                found.append(losses + plan.loss.waveform * waveform_losses(enhanced, clean, plan.loss.best_ratio))
-                waves.append(noisy)
-        wave, losses = torch.cat(waves), torch.cat(found)  # [N, samples], [N, S, W]
-        losses = losses / (losses[..., 0] - losses[..., -1]).abs().mean()  # what the widest gains is 1 in the mean
-        low, high = TARGETS
-        targets = [low * (high / low) ** (i / 9) for i in range(10)]
-        prices = [price_of(losses, self.prices, target) for target in targets]
-        optimiser = torch.optim.AdamW(network.router.parameters(), betas=(0.9, 0.99))
-        generator = torch.Generator().manual_seed(plan.seed)
-        for step in self.show(range(plan.teach_steps), "router"):
-            for group in optimiser.param_groups:
-                group["lr"] = 3e-3 * min(1.0, (step + 1) / 50) * (1 - step / plan.teach_steps)
-            item = torch.randint(len(wave), (32,), generator=generator).to(self.device)
-            number = int(torch.randint(len(targets), (), generator=generator))
-            probabilities = network.route(wave[item], targets[number]).softmax(-1)
-            total = (probabilities * (losses[item] + prices[number] * self.prices)).sum(-1).mean()
-            optimiser.zero_grad()
-            total.backward()
-            nn.utils.clip_grad_norm_(network.router.parameters(), 1.0)
-            optimiser.step()
-        self.network.zero_grad()
-        self.start_average()
+        for batch in self.show(loader, "widths"):
+            noisy, clean = batch["noisy"].to(self.device), batch["clean"].to(self.device)
+            enhanced = [network(noisy, u) for u in network.widths]
+            losses = torch.stack([segment_losses(wave, clean) for wave in enhanced], -1)
+            found.append(losses + plan.loss.waveform * waveform_losses(enhanced, clean, plan.loss.best_ratio))
+            waves.append(noisy)
+        losses = torch.cat(found)
+        losses = losses - losses.mean(-1, keepdim=True)
+        return torch.cat(waves), losses / (losses[..., 0] - losses[..., -1]).abs().mean()
 
     def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Speech loss of the step's widths, and from `router_from` on of the routed batch with its target."""
