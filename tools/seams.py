@@ -8,8 +8,8 @@ For each target, means over all segments of the loss that the router is taught b
 - ``chosen``: each segment with the loss that it has where the *whole* mixture runs at the width chosen for it. Below
   ``constant`` the choices are good.
 - ``routed``: what the routed network makes of it. What it has above ``chosen`` is lost at the seams.
-- ``best_segments``, ``best_mixtures``: as ``chosen``, with the choices of somebody who knows the losses, for each segment or
-  once for each mixture.
+- ``best_segments``, ``best_mixtures``: as ``chosen``, with the choices of somebody who knows the losses, for each segment
+  or once for each mixture.
 """
 
 from __future__ import annotations
