@@ -179,7 +179,7 @@ class Loop:
         """Figures of the averaged network on the fixed validation items."""
         raise NotImplementedError
 
-    def card(self, network: nn.Module) -> dict:
+    def card(self, network: Any) -> dict:
         """What the task adds to the card of the final weights."""
         return {}
 

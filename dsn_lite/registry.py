@@ -74,7 +74,7 @@ def load(name: str | os.PathLike = DEFAULT, *, kinds: tuple[str, ...] = tuple(KI
     return network.eval()
 
 
-def _class(kind: str) -> type:
+def _class(kind: str) -> Any:
     module, name = KINDS[kind].split(":")
     return getattr(importlib.import_module(module), name)
 

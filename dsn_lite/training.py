@@ -131,7 +131,8 @@ class Trainer(Loop):
         policy = [value for name, value in network.named_parameters() if name.startswith("policy.")]
         others = [value for name, value in network.named_parameters() if not name.startswith("policy.")]
         rates = (1.0, 0.0) if not self.is_gated else (training.gating.network_rate, training.gating.policy_rate)
-        groups = [{"params": given, "multiple": rate} for given, rate in zip((others, policy), rates, strict=True) if given]
+        pairs = zip((others, policy), rates, strict=True)
+        groups: list[dict] = [{"params": given, "multiple": rate} for given, rate in pairs if given]
         for group in groups:
             for value in group["params"]:
                 value.requires_grad_(group["multiple"] > 0)

@@ -95,6 +95,8 @@ class DemucsTraining(Loop):
     """A run of the slimmable DEMUCS; parameters as for :class:`dsn_lite.loop.Loop`."""
 
     PLAN = DemucsPlan
+    plan: DemucsPlan
+    network: SlimDemucs
 
     def __init__(
         self, plan: DemucsPlan, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1

@@ -168,7 +168,9 @@ class SlimConvTranspose1d(_Sliced, nn.ConvTranspose1d):
         self.context = math.ceil(kernel / stride) - 1 if causal else 0
         """Positions before its input whose tails reach into its output."""
 
-    def forward(self, x: Tensor, utilisation: float = 1.0, past: Tensor | None = None) -> Tensor:
+    def forward(  # type: ignore[override]  # a width is not in the library's signature
+        self, x: Tensor, utilisation: float = 1.0, past: Tensor | None = None
+    ) -> Tensor:
         """Map x [B, C in or more, T]; `past` [B, C in or more, context] came before it, zeros if None."""
         wide, high = self.active_in(utilisation), self.active_out(utilisation)
         frames, skip = x.shape[-1], 0
@@ -236,7 +238,7 @@ class SlimGRU(_Sliced, nn.GRU):
                 ]
         return sliced
 
-    def forward(
+    def forward(  # type: ignore[override]  # nor here
         self, x: Tensor, utilisation: float = 1.0, state: Tensor | None = None, weights: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Map x [B, T, C in or more] to ([B, T, hidden], state [layers * directions, B, hidden]).

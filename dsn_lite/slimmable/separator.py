@@ -324,8 +324,8 @@ class Separator(nn.Module):
         config, layers = self.config, []
         layers.append(Layer("encoder", BINS * config.channels, 0, None, _parameters(self.read)))
         for i, block in enumerate(self.blocks, start=1):
-            inside, out = block.inside, block.out
-            layers += rows(f"inside {i}", lambda u, b=block: b.inside_macs(u), config.widths, modules=[inside, out])
+            slimmed = [block.get_submodule(name) for name in ("inside", "out")]
+            layers += rows(f"inside {i}", lambda u, b=block: b.inside_macs(u), config.widths, modules=slimmed)
             across = block.across.macs() + config.channels * 2 * config.across
             layers.append(Layer(f"across {i}", across, 0, None, _parameters(block.across, block.across_out)))
             small = _parameters(block.blend, block.inside_norm, block.across_norm)
