@@ -48,7 +48,7 @@ lint: $(READY)  ## ruff, spelling, types, and whether the notebooks are stripped
 	"$(BIN)/ruff" check .
 	"$(BIN)/codespell"
 	"$(BIN)/mypy"
-	$(if $(NOTEBOOKS),"$(BIN)/nbstripout" --verify $(NOTEBOOKS))
+	$(if $(NOTEBOOKS),"$(BIN)/nbstripout" --keep-id --verify $(NOTEBOOKS))
 
 zip: book  ## to take along: the pages, readable offline, and the notebooks, in _build/dsn-lite-*-VERSION.zip
 	rm -f _build/dsn-lite-*.zip
