@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
@@ -43,3 +44,19 @@ def test_equal_quality_is_read_from_the_constant_widths():
 
 def test_a_missing_score_is_no_number():
     assert np.isnan(tool("demucs").column(rows([1.0], 1.0) | {"per_file": [{"pesq": None}]}, "pesq")).all()
+
+
+def test_what_seams_cost(random_demucs):
+    """Choices that know more than the mean are below the constant width; what the routed network adds is the seam."""
+    seams, network = tool("seams"), random_demucs()
+    generator = torch.Generator().manual_seed(0)
+    hard = torch.randint(2, (40, 8, 1), generator=generator).float()  # where width helps, and where it does not
+    widths = 1 - hard * torch.linspace(0, 0.9, 4)
+    choice = torch.nn.functional.one_hot((3 * hard[..., 0]).long(), 4).float()
+    routed = (widths * choice).sum(-1, keepdim=True) + 0.25
+    found = seams.compare(network, torch.cat([widths, routed], -1), {0.5: choice})["0.5"]
+    assert found["chosen"] < found["constant"] and found["best_segments"] <= found["chosen"] + 1e-5
+    assert found["best_segments"] < found["best_mixtures"] <= found["constant"] + 1e-5
+    assert found["routed"] - found["chosen"] == pytest.approx(0.25, abs=1e-4)
+    changed = (hard[:, 1:] != hard[:, :-1]).float().mean() * 16_000 / 2048
+    assert found["changes_a_second"] == pytest.approx(float(changed), abs=1e-3)
