@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsn_lite.perceptual import perceptual_distance
 from dsn_lite.spectral import compress, power, stft
 
 REFERENCE_RMS = 0.05
@@ -20,7 +21,8 @@ class SpeechLoss:
     For each window length, with ``|S|^c`` the compressed magnitude of the clean and ``|Y|^c`` of the enhanced signal:
     ``magnitude * mean((|Y|^c - |S|^c)^2) + complex * mean(|Y^c - S^c|^2)``, averaged over the window lengths (weights and
     lengths after FTF-Net, arXiv 2505.21057), plus ``waveform`` times the error-to-speech ratio in bel. Without the last
-    term clips that are nearly clean get worse.
+    term clips that are nearly clean get worse. And plus ``perceptual`` times the distance in loudness of
+    :func:`dsn_lite.perceptual.perceptual_distance`, which is near to PESQ and hears what the other terms count little.
 
     Examples
     --------
@@ -35,6 +37,7 @@ class SpeechLoss:
     magnitude: float = 0.7
     complex: float = 0.3
     waveform: float = 0.03
+    perceptual: float = 0.0
     best_ratio: float = 1e-4
     """Error-to-speech power ratio below which the waveform term no longer rewards (1e-4: 40 dB)."""
 
@@ -52,7 +55,8 @@ class SpeechLoss:
             total = total + self.complex * power(estimate - target).mean((1, 2))
         error = (enhanced - clean).square().sum(-1)
         ratio = error / clean.square().sum(-1).clamp_min(1e-8)
-        return total / len(self.windows) + self.waveform * torch.log10(ratio + self.best_ratio)
+        total = total / len(self.windows) + self.waveform * torch.log10(ratio + self.best_ratio)
+        return total + self.perceptual * perceptual_distance(enhanced, clean) if self.perceptual else total
 
 
 def activation(gates: Tensor, weights: Tensor) -> Tensor:
