@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -84,6 +85,22 @@ def processor() -> str:
         if answer.stdout.strip():
             return answer.stdout.strip()
     return platform.processor() or platform.machine()
+
+
+def report(values: dict, path: Path | None = None) -> None:
+    """Print a result as JSON, and write it to a file where one is named.
+
+    Examples
+    --------
+    >>> report({"steps": 3})
+    {
+     "steps": 3
+    }
+    """
+    text = json.dumps(values, indent=1)
+    print(text)
+    if path:
+        path.write_text(text + "\n")
 
 
 def versions(packages: Sequence[str]) -> dict[str, str | None]:

@@ -15,7 +15,6 @@ For each target, means over all segments of the loss that the router is taught b
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -25,15 +24,15 @@ from tqdm import tqdm
 
 from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.losses import SpeechLoss
-from dsn_lite.provenance import provenance
+from dsn_lite.provenance import provenance, report
 from dsn_lite.registry import load
 from dsn_lite.slimmable.choice import decide
 from dsn_lite.slimmable.demucs import SlimDemucs
-from dsn_lite.slimmable.demucs_training import SHOWN, price_of, segment_losses, waveform_losses
+from dsn_lite.slimmable.demucs_training import SHOWN, DemucsPlan, price_of, teaching_losses
 
 
 @torch.no_grad()
-def collect(network: SlimDemucs, mixtures: Mixtures, waveform: float) -> tuple[torch.Tensor, dict[float, torch.Tensor]]:
+def collect(network: SlimDemucs, mixtures: Mixtures, loss: SpeechLoss) -> tuple[torch.Tensor, dict[float, torch.Tensor]]:
     """Losses [N, S, W + targets] at each constant width, then routed at each target; and the choices [N, S, W]."""
     losses, choices = [], {target: [] for target in SHOWN}
     for first in tqdm(range(0, len(mixtures), 8), desc="mixtures"):
@@ -43,8 +42,7 @@ def collect(network: SlimDemucs, mixtures: Mixtures, waveform: float) -> tuple[t
             choices[target].append(decide(network.route(noisy, target)))
         waves = [network(noisy, width) for width in network.widths]
         waves += [network(noisy, choices[target][-1]) for target in SHOWN]
-        spectral = torch.stack([segment_losses(wave, clean) for wave in waves], -1)
-        losses.append(spectral + waveform * waveform_losses(waves, clean))
+        losses.append(teaching_losses(waves, clean, loss))
     return torch.cat(losses), {target: torch.cat(parts) for target, parts in choices.items()}
 
 
@@ -81,17 +79,14 @@ def main() -> int:
     torch.set_num_threads(1)
     corpus = Corpus.open(args.manifest)
     network = load(args.model, kinds=(SlimDemucs.KIND,))
-    loss = SpeechLoss(**{k: v for k, v in network.card["training"]["loss"].items() if k == "waveform"})
+    loss = DemucsPlan.from_dict(network.card["training"]).loss
     mixtures = Mixtures(corpus, "valid", args.seconds, seed=0, size=args.items)
-    losses, choices = collect(network, mixtures, loss.waveform)
+    losses, choices = collect(network, mixtures, loss)
     result = {
         "model": network.name, "targets": compare(network, losses, choices), "items": args.items, "seconds": args.seconds,
         "data_hash": corpus.hash, "seed": 0, **provenance(("torch", "numpy")),
     }  # fmt: skip
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    report(result, args.json)
     return 0
 
 

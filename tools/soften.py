@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from dsn_lite.corpus import Corpus, Mixtures
 from dsn_lite.metrics import pesq_wb, si_sdr
-from dsn_lite.provenance import provenance
+from dsn_lite.provenance import provenance, report
 from dsn_lite.registry import load
 from dsn_lite.spectral import SAMPLE_RATE
 
@@ -54,10 +53,7 @@ def main() -> int:
     }
     result |= {"items": args.items, "policy": args.policy, "seed": 0, "data_hash": corpus.hash}
     result |= provenance(("torch", "numpy", "pesq"))
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    report(result, args.json)
     return 0
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from dsn_lite.corpus import Corpus
-from dsn_lite.provenance import provenance
+from dsn_lite.provenance import provenance, report
 from dsn_lite.training import Trainer, Training
 
 NETWORKS = {"static": {"preset": "base", "parts": "always"}, "gated": {"preset": "base"}}
@@ -55,10 +54,7 @@ def main() -> int:
     corpus = Corpus.open(args.manifest)
     result = {name: measure(corpus, network, args.steps) for name, network in NETWORKS.items()}
     result |= {"threads": 1, "workers": 1, "seed": 1, "data_hash": corpus.hash, **provenance(("torch", "numpy"))}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n")
+    report(result, args.json)
     return 0
 
 

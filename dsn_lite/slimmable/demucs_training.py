@@ -192,9 +192,7 @@ class DemucsTraining(Loop):
         waves, found = [], []
         for batch in self.show(loader, "widths"):
             noisy, clean = batch["noisy"].to(self.device), batch["clean"].to(self.device)
-            enhanced = [network(noisy, u) for u in network.widths]
-            losses = torch.stack([segment_losses(wave, clean) for wave in enhanced], -1)
-            found.append(losses + plan.loss.waveform * waveform_losses(enhanced, clean, plan.loss.best_ratio))
+            found.append(teaching_losses([network(noisy, u) for u in network.widths], clean, plan.loss))
             waves.append(noisy)
         losses = torch.cat(found)
         losses = losses - losses.mean(-1, keepdim=True)
@@ -339,6 +337,20 @@ def waveform_losses(enhanced: list[Tensor], clean: Tensor, best_ratio: float = 1
     errors = squares.unflatten(1, (-1, SEGMENT)).sum(2)
     total = errors.sum(1).mean(-1) + best_ratio * clean.square().sum(-1) + 1e-8
     return errors.shape[1] * errors / (math.log(10) * total[:, None, None])
+
+
+def teaching_losses(enhanced: list[Tensor], clean: Tensor, loss: SpeechLoss) -> Tensor:
+    """What a router is taught by: the loss [B, S, W] of each segment in each of W enhanced waves [B, samples].
+
+    Examples
+    --------
+    >>> import torch
+    >>> clean = torch.randn(1, 4096)
+    >>> teaching_losses([0.9 * clean, 0.5 * clean], clean, SpeechLoss()).diff(dim=-1).gt(0).flatten().tolist()
+    [True, True]
+    """
+    spectral = torch.stack([segment_losses(wave, clean) for wave in enhanced], -1)
+    return spectral + loss.waveform * waveform_losses(enhanced, clean, loss.best_ratio)
 
 
 def recent_mean(values: Tensor, memory: float) -> Tensor:
