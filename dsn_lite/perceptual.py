@@ -4,13 +4,15 @@ The steps are those of ITU-T P.862 (2001) with the wide-band extension P.862.2 (
 bands, compensation of a constant colouring and of slow gain changes, Zwicker's loudness, disturbance with a dead zone, an
 asymmetric disturbance that counts added sound more than what is missing, and means that stress the worst stretches. What
 the standard tabulates is computed here from published formulas (bands: Traunmueller 1990; threshold: Terhardt 1979), and
-there is no time alignment, as training pairs have no delay. It correlates with PESQ and does not equal it: figures in
-this project are always from the reference implementation (``dsn_lite.metrics``).
+there is no time alignment, as training pairs have no delay. Martin-Donas et al. (2018) were the first to train by such a
+distance. It correlates with PESQ and does not equal it: figures in this project are always from the reference
+implementation (``dsn_lite.metrics``).
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,9 +53,28 @@ def threshold(hertz: np.ndarray) -> np.ndarray:
     return 3.64 * khz**-0.8 - 6.5 * np.exp(-0.6 * (khz - 3.3) ** 2) + 1e-3 * khz**4
 
 
+class Ear(NamedTuple):
+    """What is fixed about hearing, for Q bands."""
+
+    bands: Tensor
+    """Which bin belongs to which band, [F, Q]."""
+    quiet: Tensor
+    """Power that is just heard, [Q]."""
+    exponent: Tensor
+    """Of the loudness, [Q]."""
+    speech: Tensor
+    """Bins between 325 and 3250 Hz, by which levels are made equal, [F]."""
+
+
 @lru_cache(maxsize=1)
-def _tables() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Bins to bands [F, Q], threshold power [Q], exponent of the loudness [Q], and bins heard at equal level [F]."""
+def ear() -> Ear:
+    """The tables of an ear at 16 kHz.
+
+    Examples
+    --------
+    >>> ear().bands.shape
+    torch.Size([257, 41])
+    """
     hertz = np.arange(BINS) * SAMPLE_RATE / 2 / (BINS - 1)
     heard = hertz >= 100  # the wide-band input filter of P.862.2 passes what lies above
     index = ((bark(hertz) - bark(np.array(100.0))) / BAND).astype(int)
@@ -64,7 +85,39 @@ def _tables() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     steeper = np.where(bark(centre) < 4, np.minimum(6 / (bark(centre) + 2), 2) ** 0.15, 1)  # P.862: low bands
     speech = (hertz >= 325) & (hertz <= 3250)
     tables = (bands, 10 ** (threshold(centre) / 10), ZWICKER * steeper, speech)
-    return tuple(torch.tensor(table, dtype=torch.float32) for table in tables)  # type: ignore[return-value]
+    return Ear(*(torch.tensor(table, dtype=torch.float32) for table in tables))
+
+
+def _ear_of(wave: Tensor) -> Ear:
+    """The tables on the device and of the type of `wave`."""
+    return Ear(*(table.to(wave) for table in ear()))
+
+
+def band_powers(wave: Tensor) -> Tensor:
+    """Power [B, T, Q] of waves [B, samples] in Q = 41 bands; 1 is 0 dB SPL, and between 325 and 3250 Hz it sums to 79 dB.
+
+    Examples
+    --------
+    >>> band_powers(torch.randn(2, 4096)).shape
+    torch.Size([2, 17, 41])
+    """
+    bands, _, _, speech = _ear_of(wave)
+    spectrum = power(stft(wave))
+    level = (spectrum * speech).sum(-1).mean(1)[:, None, None]
+    return (spectrum @ bands) * (10 ** (LISTENING_LEVEL / 10) / level.clamp_min(1e-8))
+
+
+def loudness(powers: Tensor) -> Tensor:
+    """Zwicker's loudness [B, T, Q] in sone per Bark of the powers [B, T, Q]; zero below the threshold.
+
+    Examples
+    --------
+    >>> bool(loudness(torch.zeros(1, 1, 41)).max() == 0)
+    True
+    """
+    _, quiet, exponent, _ = _ear_of(powers)
+    ratio = (0.5 + 0.5 * powers / quiet).clamp_min(1)
+    return 0.1866 * (quiet / 0.5) ** exponent * (ratio**exponent - 1)
 
 
 def perceptual_distance(enhanced: Tensor, clean: Tensor) -> Tensor:
@@ -81,8 +134,7 @@ def perceptual_distance(enhanced: Tensor, clean: Tensor) -> Tensor:
     >>> near.shape, bool((near < far).all()), perceptual_distance(0.5 * clean, clean).round(decimals=3).tolist()
     (torch.Size([2]), True, [0.0, 0.0])
     """
-    bands, quiet, exponent, speech = (table.to(clean) for table in _tables())
-    enhanced, clean = (_powers(wave, bands, speech) for wave in (enhanced, clean))
+    enhanced, clean, quiet = band_powers(enhanced), band_powers(clean), _ear_of(clean).quiet
 
     # A constant colouring is forgiven up to 20 dB: the reference takes it on. Frames without speech do not count.
     active = (_audible(clean, 100 * quiet) > 1e7).to(clean)
@@ -94,35 +146,22 @@ def perceptual_distance(enhanced: Tensor, clean: Tensor) -> Tensor:
     gain = torch.cat([gain[:, :1], 0.8 * gain[:, 1:] + 0.2 * gain[:, :-1]], 1).clamp(3e-4, 5)
     enhanced = enhanced * gain[..., None]
 
-    loud = [_loudness(spectrum, quiet, exponent) for spectrum in (enhanced, clean)]
+    loud = [loudness(spectrum) for spectrum in (enhanced, clean)]
     difference = loud[0] - loud[1]
     heard = (difference.abs() - DEAD_ZONE * torch.minimum(*loud)).clamp_min(0)
     added = ((enhanced + 50) / (clean + 50)).pow(1.2)
     added = (added * (added >= 3)).clamp(max=12)
 
     weight = ((_audible(clean, quiet) + 1e5) / 1e7).pow(0.04)
-    total = bands.shape[1] * BAND
+    total = len(quiet) * BAND
     symmetric = total * ((BAND * heard).square().sum(-1) / total).add(1e-12).sqrt() / weight
     asymmetric = (BAND * heard * added).sum(-1) / weight
     return 0.1 * _worst(symmetric.clamp(max=45)) + 0.0309 * _worst(asymmetric.clamp(max=45))
 
 
-def _powers(wave: Tensor, bands: Tensor, speech: Tensor) -> Tensor:
-    """Power [B, T, Q] in each band, on the scale where 1 is 0 dB SPL; the level between 325 and 3250 Hz is 79 dB."""
-    spectrum = power(stft(wave))
-    level = (spectrum * speech).sum(-1).mean(1)[:, None, None]
-    return (spectrum @ bands) * (10 ** (LISTENING_LEVEL / 10) / level.clamp_min(1e-8))
-
-
 def _audible(powers: Tensor, quiet: Tensor) -> Tensor:
     """Total power [B, T] of the bands that lie above a threshold [Q]."""
     return (powers * (powers > quiet)).sum(-1)
-
-
-def _loudness(powers: Tensor, quiet: Tensor, exponent: Tensor) -> Tensor:
-    """Zwicker's loudness [B, T, Q] in sone per Bark; zero below the threshold."""
-    ratio = (0.5 + 0.5 * powers / quiet).clamp_min(1)
-    return 0.1866 * (quiet / 0.5) ** exponent * (ratio**exponent - 1)
 
 
 def _worst(disturbance: Tensor) -> Tensor:

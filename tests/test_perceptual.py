@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dsn_lite import audio, clips, noises
 from dsn_lite.losses import SpeechLoss
 from dsn_lite.metrics import pesq_wb
-from dsn_lite.perceptual import BAND, _tables, bark, perceptual_distance
+from dsn_lite.perceptual import BAND, bark, ear, perceptual_distance
 from dsn_lite.spectral import istft, stft
 
 
@@ -24,7 +24,7 @@ def noise_of(clean, seed=0):
 
 
 def test_tables():
-    bands, quiet, exponent, speech = _tables()
+    bands, quiet, exponent, speech = ear()
     # Each bin from 100 Hz up belongs to one band, and no band is empty or wider than half a Bark and a bin.
     assert bands.sum(1).tolist() == [0.0] * 4 + [1.0] * 253
     hertz = np.arange(257) * 31.25
