@@ -62,6 +62,11 @@ def test_forgives_level_and_colour(clean):
     assert (perceptual_distance(coloured, clean) < 0.5 * perceptual_distance(noisy, clean)).all()
 
 
+def test_forgives_slow_changes_of_gain(clean):
+    swell = 1 + 0.5 * torch.sin(torch.arange(clean.shape[-1]) * 2 * torch.pi / 32_000)
+    assert (perceptual_distance(clean * swell, clean) < 0.15).all()
+
+
 def test_added_costs_more_than_missing(clean):
     """Sound that was not there annoys more than sound that is gone: the asymmetric disturbance."""
     spectrum = stft(clean)
@@ -69,6 +74,8 @@ def test_added_costs_more_than_missing(clean):
     gap[128:] = 0.03
     missing = istft(spectrum * gap, clean.shape[-1])
     assert (perceptual_distance(clean, missing) > perceptual_distance(missing, clean)).all()
+    noisy = clean + 0.3 * noise_of(clean)
+    assert (perceptual_distance(noisy, clean) > 1.05 * perceptual_distance(clean, noisy)).all()
 
 
 @settings(max_examples=20, deadline=None)
