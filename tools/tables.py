@@ -150,7 +150,7 @@ def findings() -> str:
 
 
 def guidance() -> str:
-    """Policies trained from nothing on the frozen network of mgt-dsn, two seeds with guidance and two without."""
+    """Policies trained from nothing on the frozen network of mgt-dsn, the same seeds with guidance and without."""
     lines = [
         "| target | seed | activation | −5 dB | 25 dB | correlation with SNR | with OVRL | PESQ | SI-SDR, dB | OVRL |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -175,7 +175,7 @@ def guidance() -> str:
 def mean_rows(runs: list[dict], highest: float) -> list[dict]:
     """Rows by file up to an SNR, each score the mean over the runs."""
     rows = zip(*(values["per_file"] for values in runs), strict=True)
-    scores = ("pesq", "si_sdr", "ovrl")
+    scores = ("pesq", "estoi", "si_sdr", "ovrl")
     return [
         {"file": same[0]["file"], **{key: sum(row[key] for row in same) / len(same) for key in scores}}
         for same in rows if same[0]["snr_db"] <= highest
