@@ -31,6 +31,8 @@ RUNS = {
     "mgt-dsn-energy": "mgt-dsn, energy threshold",
 }
 SEEDS = (1, 2)
+SHOWN = (("pesq", "PESQ", 3), ("estoi", "ESTOI", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3))
+"""Measures of the differences: name, title and digits."""
 PEERS = {
     "gtcrn_dns3": "GTCRN", "ulunas": "UL-UNAS", "fastenhancer_t": "FastEnhancer-T", "dtln": "DTLN", "nsnet2": "NSNet2",
     "rnnoise": "RNNoise", "webrtc_ns2": "WebRTC",
@@ -185,7 +187,7 @@ def mean_rows(runs: list[dict], highest: float) -> list[dict]:
 def differences(rows: list[dict], others: list[dict]) -> str:
     """Paired differences `others` minus `rows` with their 95 % intervals, as a phrase."""
     parts = []
-    for key, title, digits in (("pesq", "PESQ", 3), ("estoi", "ESTOI", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3)):
+    for key, title, digits in SHOWN:
         found = paired_difference(rows, others, key)
         parts.append(f"{title} {span(found['difference'], found['difference_ci'], digits)}")
     return "; ".join(parts)
@@ -213,7 +215,7 @@ def relatives() -> str:
     for key, values in demucs["targets"].items():
         found = [
             f"{title} {span(values['over_static'][metric]['difference'], values['over_static'][metric]['ci'], digits)}"
-            for metric, title, digits in (("pesq", "PESQ", 3), ("estoi", "ESTOI", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3))
+            for metric, title, digits in SHOWN
         ]
         lines.append(f"- Routed at {key} minus a constant width of the same MACs: {'; '.join(found)}.")
     lines += [
