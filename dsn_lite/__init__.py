@@ -7,23 +7,20 @@
 
 from __future__ import annotations
 
+from dsn_lite._names import find, listed
+
 __version__ = "0.1.0"
 __all__ = ["Config", "InputError", "Network", "Stream", "available", "load"]
 
 _HOMES = {
-    "Config": "config", "InputError": "errors", "Network": "model", "Stream": "streaming",
-    "available": "registry", "load": "registry",
+    "config": "Config", "errors": "InputError", "model": "Network", "engine.stream": "Stream", "zoo": "available load",
 }  # fmt: skip
 
 
 def __getattr__(name: str):
     """Import the parts on their first use, so that ``dsn-lite --help`` does not wait for torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dsn_lite' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"dsn_lite.{_HOMES[name]}"), name)
+    return find(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return listed(globals(), _HOMES)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsn_lite.audio import fit, resample
+from dsn_lite.audio.files import fit, resample
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
+from dsn_lite.engine.stream import open_stream
 from dsn_lite.errors import InputError
 from dsn_lite.macs import count, frame_macs
 from dsn_lite.model import Network
-from dsn_lite.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
-from dsn_lite.streaming import open_stream
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dsn_lite.audio import replacing
+from dsn_lite.audio.files import replacing
+from dsn_lite.audio.spectral import BINS, COMPRESSION, FRAMES_PER_SECOND, HOP, SAMPLE_RATE, WINDOW
 from dsn_lite.errors import InputError
 from dsn_lite.macs import count
 from dsn_lite.model import GATES, Network
-from dsn_lite.spectral import BINS, COMPRESSION, FRAMES_PER_SECOND, HOP, SAMPLE_RATE, WINDOW
 
 if TYPE_CHECKING:
     import onnx
@@ -332,7 +332,7 @@ def save(network: Network, path: str | Path) -> onnx.ModelProto:
 
 
 class OnnxEngine:
-    """Runs frames through ONNX Runtime on one thread; see `dsn_lite.streaming.Engine`.
+    """Runs frames through ONNX Runtime on one thread; see `dsn_lite.engine.stream.Engine`.
 
     Parameters
     ----------
@@ -375,7 +375,7 @@ class OnnxEngine:
         return twin
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """See `dsn_lite.streaming.Engine`."""
+        """See `dsn_lite.engine.stream.Engine`."""
         frames = len(spectrum)
         planes = np.stack([spectrum.real, spectrum.imag], axis=1).astype(np.float32)
         out, used = np.empty((frames, 2, BINS), np.float32), np.empty((frames, len(self.gate_names)), np.uint8)

@@ -54,10 +54,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from dsn_lite.compiled import add_products, exp, f32, jit, log, sigmoid, tanh
+from dsn_lite.audio.spectral import BINS, COMPRESSION, HOP, WINDOW
 from dsn_lite.model import GATES, Network
+from dsn_lite.network.compiled import add_products, exp, f32, jit, log, sigmoid, tanh
 from dsn_lite.policy import Policy
-from dsn_lite.spectral import BINS, COMPRESSION, HOP, WINDOW
 
 BANDS = 33
 """Bands of the bottleneck, and columns of every matrix of bands."""
@@ -1038,7 +1038,7 @@ def pack(network: Network) -> Weights:
 
 
 class KernelEngine:
-    """Runs frames through the compiled kernel; see `dsn_lite.streaming.Engine`.
+    """Runs frames through the compiled kernel; see `dsn_lite.engine.stream.Engine`.
 
     Parameters
     ----------
@@ -1076,7 +1076,7 @@ class KernelEngine:
         return twin
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """See `dsn_lite.streaming.Engine`."""
+        """See `dsn_lite.engine.stream.Engine`."""
         out, used = self._run(np.array(spectrum, np.complex64, order="C").view(np.float32), gates)
         return out.view(np.complex64), used
 

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
+from dsn_lite.audio.spectral import BINS, FRAMES_PER_SECOND
 from dsn_lite.blocks import DynamicAttention, DynamicConv, DynamicConvTranspose, DynamicFeedForward, DynamicGRU
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.model import GATES, Network
-from dsn_lite.spectral import BINS, FRAMES_PER_SECOND
 
 _WIDTHS = ("head_width", "hidden", "group_width")
 

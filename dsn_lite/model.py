@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsn_lite import gates as gating
+from dsn_lite.audio.spectral import BINS, compress, decompress, power
 from dsn_lite.blocks import DynamicAttention, DynamicConv, DynamicConvTranspose, DynamicFeedForward, DynamicGRU
 from dsn_lite.blocks.frames import gate_slice, is_training_gate
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
+from dsn_lite.network import gates as gating
 from dsn_lite.policy import Policy
-from dsn_lite.spectral import BINS, compress, decompress, power
 
 GATES = (
     "encoder 2", "encoder 3",
@@ -76,7 +76,7 @@ class Network(nn.Module):
         self.name = "untrained"
         self.card: dict = {}
         self.temperature = 1.0
-        """Temperature of the sampled gates in training; see :func:`dsn_lite.gates.sample`."""
+        """Temperature of the sampled gates in training; see :func:`dsn_lite.network.gates.sample`."""
         wide = config.channels
         self.encoder_1 = DynamicConv(2, static=wide[0], kernel=(2, 5))
         self.encoder_2 = DynamicConv(wide[0], **self._split(wide[1]))
@@ -132,7 +132,7 @@ class Network(nn.Module):
         Parameters
         ----------
         spectrum : Tensor, complex [B, T, F]
-            From :func:`dsn_lite.spectral.stft`, at 16 kHz.
+            From :func:`dsn_lite.audio.spectral.stft`, at 16 kHz.
         gates : Tensor [B, T, K] or None
             Gates to use; None asks the policy, which samples in training mode and decides in evaluation mode. A static
             network takes none.

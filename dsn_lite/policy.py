@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dsn_lite.spectral import BINS, SAMPLE_RATE
+from dsn_lite.audio.spectral import BINS, SAMPLE_RATE
 
 
 def erb_pooling(bands: int, bins: int = BINS) -> Tensor:

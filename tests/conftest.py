@@ -41,7 +41,7 @@ def random_network():
 @pytest.fixture(scope="session")
 def random_separator():
     """Maker of small separators (seed) with random weights, whose gating module takes several widths."""
-    from dsn_lite.slimmable.separator import Separator, SeparatorConfig
+    from dsn_lite.slimmable.separator.network import Separator, SeparatorConfig
 
     config = SeparatorConfig(channels=12, hidden=16, across=6, blocks=2, chunk=4, gating_channels=6, gating_hidden=5)
 
@@ -62,7 +62,7 @@ def random_separator():
 @pytest.fixture(scope="session")
 def random_demucs():
     """Maker of small slimmable networks (seed) whose every part shows in the output, and whose router takes all widths."""
-    from dsn_lite.slimmable.demucs import DemucsConfig, SlimDemucs
+    from dsn_lite.slimmable.demucs.network import DemucsConfig, SlimDemucs
 
     config = DemucsConfig(channels=(8, 8, 12, 16), router_bands=6, router_width=6)
 
@@ -100,9 +100,10 @@ def few_pairs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def talkers(tmp_path_factory):
     """A manifest of eight talkers, two of them to validate, and three noises; and a cache with a quick bank of rooms."""
-    from dsn_lite import clips, noises, rooms
-    from dsn_lite.corpus import Corpus
-    from dsn_lite.manifest import Entry, write_manifest
+    from dsn_lite.audio import clips, noises
+    from dsn_lite.data import rirs as rooms
+    from dsn_lite.data.corpus import Corpus
+    from dsn_lite.data.manifest import Entry, write_manifest
 
     folder = tmp_path_factory.mktemp("talkers")
     entries = []
@@ -129,7 +130,7 @@ def talkers(tmp_path_factory):
 @pytest.fixture(scope="session")
 def two_talkers(talkers):
     """The corpus of `talkers`."""
-    from dsn_lite.corpus import Corpus
+    from dsn_lite.data.corpus import Corpus
 
     return Corpus.open(talkers[0], talkers[1]["DSN_LITE_CACHE"])
 

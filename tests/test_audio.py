@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import dsn_lite
 from dsn_lite import audio
 from dsn_lite.errors import InputError
 
@@ -226,7 +227,7 @@ for share in (0.1, 0.5, 0.9, 1 - 1 / size):  # the last one fills up while the f
         print(error)
 assert audio.read("small.{suffix}").wave.shape == (1, 1000)
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(audio.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(dsn_lite.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

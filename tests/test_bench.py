@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from dsn_lite import bench, cli, registry
+from dsn_lite import cli, zoo
+from dsn_lite.engine import bench
 from dsn_lite.errors import InputError
 
 
@@ -15,7 +16,7 @@ def test_command(random_network, tmp_path, capsys):
     export = pytest.importorskip("dsn_lite.export")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    registry.save(random_network("tiny"), tmp_path / "net.safetensors")
+    zoo.save(random_network("tiny"), tmp_path / "net.safetensors")
     export.save(random_network("tiny", "always"), tmp_path / "peer.onnx")
     status = cli.main(
         ["bench", "--model", str(tmp_path / "net.safetensors"), "--peer-onnx", str(tmp_path / "peer.onnx"),

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from dsn_lite import clips, macs, noises
-from dsn_lite.audio import mix_at_snr
+from dsn_lite import macs
+from dsn_lite.audio import clips, noises
+from dsn_lite.audio.files import mix_at_snr
+from dsn_lite.audio.spectral import BINS, FRAMES_PER_SECOND
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.model import Network
-from dsn_lite.spectral import BINS, FRAMES_PER_SECOND
 
 anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed")
 from dsn_lite.widgets import block_viewer as module  # noqa: E402

@@ -114,8 +114,9 @@ class TestChapters:
 
     @pytest.mark.parametrize("broken", ["always open", "always closed", "detached"])
     def test_a_broken_gate_turns_the_first_chapter_red(self, broken, monkeypatch):
-        from dsn_lite import gates, streaming
+        from dsn_lite.engine import stream as streaming
         from dsn_lite.model import Network
+        from dsn_lite.network import gates
 
         # The compiled engine has a policy of its own; the reference is what can be broken here.
         monkeypatch.setattr(streaming, "make_engine", lambda name, *settings: streaming.TorchEngine(*settings))

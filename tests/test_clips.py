@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from dsn_lite import audio, clips
+from dsn_lite import audio
+from dsn_lite.audio import clips
 from dsn_lite.errors import InputError
 
 CLIPS = pytest.mark.parametrize("name", clips.names())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-compiled = pytest.importorskip("dsn_lite.compiled")
+compiled = pytest.importorskip("dsn_lite.network.compiled")
 
 
 def test_functions():

@@ -22,13 +22,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dsn_lite import audio, mixing, recipes, rooms
-from dsn_lite.audio import active_level, rms_dbfs
-from dsn_lite.audiocache import AudioCache, default_folder
+from dsn_lite import audio
+from dsn_lite.audio.files import active_level, rms_dbfs
 from dsn_lite.commands import corpus as command
-from dsn_lite.corpus import Corpus, Entry, Mixtures, read_manifest, recipe, render, scan, write_manifest
+from dsn_lite.data import mixing, recipes
+from dsn_lite.data import rirs as rooms
+from dsn_lite.data.cache import AudioCache, default_folder
+from dsn_lite.data.corpus import Corpus, Entry, Mixtures, read_manifest, recipe, render, scan, write_manifest
+from dsn_lite.data.manifest import COLUMNS
 from dsn_lite.errors import InputError
-from dsn_lite.manifest import COLUMNS
 
 RATE = 16000
 
@@ -318,8 +320,8 @@ def test_a_folder_that_cannot_hold_the_cache(folder: Path, tmp_path: Path):
 def test_a_killed_build_leaves_nothing_half_made(folder: Path, tmp_path: Path):
     code = f"""
         import time
-        from dsn_lite import audiocache
-        from dsn_lite.manifest import read_manifest
+        from dsn_lite.data import cache as audiocache
+        from dsn_lite.data.manifest import read_manifest
         encode = audiocache._encode
         audiocache._encode = lambda path: (time.sleep(0.3), encode(path))[1]
         audiocache.AudioCache(read_manifest({str(folder / "manifest.csv")!r}), {str(tmp_path)!r}, workers=1)

@@ -11,11 +11,11 @@ import yaml
 from safetensors.torch import load_file
 
 from dsn_lite.errors import InputError
-from dsn_lite.loop import CHECKPOINT, LOG
-from dsn_lite.registry import load
-from dsn_lite.slimmable import demucs_training
-from dsn_lite.slimmable.demucs import SlimDemucs
-from dsn_lite.slimmable.demucs_training import SHOWN, DemucsPlan, DemucsTraining, price_of, segment_losses
+from dsn_lite.slimmable.demucs import train as demucs_training
+from dsn_lite.slimmable.demucs.network import SlimDemucs
+from dsn_lite.slimmable.demucs.train import SHOWN, DemucsPlan, DemucsTraining, price_of, segment_losses
+from dsn_lite.training.loop import CHECKPOINT, LOG
+from dsn_lite.zoo import load
 
 SHORT = {
     "network": {"channels": [8, 8, 8, 8], "recurrent_layers": 1, "router_bands": 6, "router_width": 8},

@@ -13,9 +13,10 @@ import soundfile
 import torch
 
 import dsn_lite
-from dsn_lite import audio, cli, registry, streaming
+from dsn_lite import audio, cli, zoo
 from dsn_lite.commands import enhance, models
 from dsn_lite.config import Config
+from dsn_lite.engine import stream as streaming
 from dsn_lite.model import Network
 
 ROOT = Path(dsn_lite.__file__).parents[1]
@@ -31,7 +32,7 @@ def weights(tmp_path_factory):
         network.policy.logits.weight.normal_(std=3)
         network.policy.logits.bias.zero_()
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    registry.save(network, path)
+    zoo.save(network, path)
     return path
 
 
@@ -73,7 +74,7 @@ def test_same_rate_length_and_channels_and_equal_to_the_offline_result(run, weig
     assert (status, len(lines), errors) == (0, 1, [])
     out = audio.read("out/x.wav")
     assert (out.wave.shape, out.sample_rate, out.subtype, out.format) == (wave.shape, rate, "FLOAT", "WAV")
-    offline = registry.load(weights).enhance(wave, rate)
+    offline = zoo.load(weights).enhance(wave, rate)
     np.testing.assert_allclose(out.wave, offline.wave, atol=1e-5)
     assert np.abs(out.wave).max() > 0.05
     row = json.loads(Path("r.json").read_text())["files"][0]
@@ -493,7 +494,7 @@ def test_models_and_macs(capsys, weights):
     assert cli.main(["macs", "--model", "nope"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert cli.main(["models", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == registry.available()
+    assert json.loads(capsys.readouterr().out) == zoo.available()
     assert cli.main(["models"]) == 0
     metrics = {"pesq": 2.34567, "mmacs_per_second": 71.23}
     cards = [{"name": "a-long-name", "steps": 1234, "metrics": metrics}, {"name": "b"}]

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsn_lite.audio.spectral import frame_count, istft, stft
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.macs import count
 from dsn_lite.model import GATES, Network
-from dsn_lite.spectral import frame_count, istft, stft
 
 TINY = Config.preset("tiny")
 K = len(GATES)

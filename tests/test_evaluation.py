@@ -9,9 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dsn_lite import audio, cli, clips, evaluation, provenance
+from dsn_lite import audio, cli
+from dsn_lite.audio import clips
+from dsn_lite.audio.spectral import frame_count
 from dsn_lite.errors import InputError
-from dsn_lite.evaluation import (
+from dsn_lite.evaluation import provenance
+from dsn_lite.evaluation import scoring as evaluation
+from dsn_lite.evaluation.scoring import (
     Identity,
     evaluate,
     frozen_pattern,
@@ -21,7 +25,6 @@ from dsn_lite.evaluation import (
     pairs,
     snr_patterns,
 )
-from dsn_lite.spectral import frame_count
 
 pytest.importorskip("pesq")
 pytest.importorskip("speechmos")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from dsn_lite import figures
+from dsn_lite.audio.spectral import frame_count, stft
 from dsn_lite.errors import InputError
-from dsn_lite.spectral import frame_count, stft
+from dsn_lite.plots import maps as figures
 
 NAMES = ["encoder 2", "time groups", "decoder 2"]
 LEVELS = (40.0, 100.0)
@@ -141,7 +141,7 @@ def test_pyplot_and_torch_are_left_alone():
     code = """
 import sys
 import numpy as np
-from dsn_lite import figures
+from dsn_lite.plots import maps as figures
 before = "matplotlib" in sys.modules
 figures.gate_map(np.ones(1000), np.ones(1000), np.ones((5, 1)), ["a"], np.ones(5))
 print(before, "torch" in sys.modules, "matplotlib.pyplot" in sys.modules)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsn_lite.gates import OPEN, anneal, decide, gumbel_noise, margin, probability, sample, straight_through
+from dsn_lite.network.gates import OPEN, anneal, decide, gumbel_noise, margin, probability, sample, straight_through
 
 
 def logits(*shape, seed=0, scale=2.0):

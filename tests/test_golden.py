@@ -21,10 +21,12 @@ import soundfile
 import yaml
 
 import dsn_lite
-from dsn_lite import audio, clips, noises, rooms
+from dsn_lite import audio
+from dsn_lite.audio import clips, noises
 from dsn_lite.cli import main
-from dsn_lite.corpus import Corpus, Mixtures, recipe, render
-from dsn_lite.manifest import Entry, write_manifest
+from dsn_lite.data import rirs as rooms
+from dsn_lite.data.corpus import Corpus, Mixtures, recipe, render
+from dsn_lite.data.manifest import Entry, write_manifest
 
 GOLDEN = Path(__file__).with_name("golden.json")
 NETWORKS = [card["name"] for card in dsn_lite.available()]

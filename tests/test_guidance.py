@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsn_lite.errors import InputError
-from dsn_lite.guidance import Guidance
+from dsn_lite.training.guidance import Guidance
 
 LABELS = st.lists(st.floats(1, 5), min_size=1, max_size=50).map(np.array)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import traitlets
 
-from dsn_lite import gates
 from dsn_lite.errors import InputError
+from dsn_lite.network import gates
 
 anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed")
 from dsn_lite.widgets import gumbel_playground  # noqa: E402
@@ -202,7 +202,7 @@ def test_without_noise_it_decides_the_same_each_time(shown):
     assert "without noise always open" in shown.locator(".dsn-meter-text").text_content()
     assert shown.locator(".dsn-expected").count() == 0
     slide(shown, "logit difference", 0)
-    expect(shown, 0.0, 1.0, 100, noise=False)  # undecided: closed, as dsn_lite.gates.decide
+    expect(shown, 0.0, 1.0, 100, noise=False)  # undecided: closed, as dsn_lite.network.gates.decide
     assert "always closed" in shown.locator(".dsn-meter-text").text_content()
 
 

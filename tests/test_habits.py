@@ -54,7 +54,7 @@ def relative(path: Path) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- size
 def test_clips_are_under_three_megabytes():
-    sizes = [path.stat().st_size for path in FILES if relative(path).startswith("dsn_lite/clips/")]
+    sizes = [path.stat().st_size for path in FILES if relative(path).startswith("dsn_lite/audio/clips/")]
     assert len(sizes) > 16 and sum(sizes) < 3e6
 
 
@@ -174,7 +174,8 @@ def test_what_trains_needs_little():
         "for name in ('librosa', 'soxr', 'pesq', 'pystoi', 'speechmos', 'onnxruntime', 'matplotlib', 'scipy',"
         " 'pyroomacoustics', 'anywidget', 'pandas', 'numba', 'onnx', 'sounddevice'):\n"
         "    sys.modules[name] = None\n"
-        "import dsn_lite.training, dsn_lite.corpus, dsn_lite.model, dsn_lite.cli, dsn_lite.clips, dsn_lite.noises\n"
+        "import dsn_lite.cli, dsn_lite.model, dsn_lite.audio.clips, dsn_lite.audio.noises, dsn_lite.data.corpus\n"
+        "import dsn_lite.training.former\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsn_lite.engine.stream import Stream, TorchEngine
 from dsn_lite.model import GATES
-from dsn_lite.streaming import Stream, TorchEngine
 
 pytest.importorskip("numba")
 from dsn_lite import kernel

@@ -6,14 +6,15 @@ import types
 import numpy as np
 import pytest
 
-from dsn_lite import audio, cli, live, registry
-from dsn_lite.streaming import Stream
+from dsn_lite import audio, cli, zoo
+from dsn_lite.engine import live
+from dsn_lite.engine.stream import Stream
 
 
 @pytest.fixture
 def weights(random_network, tmp_path):
     path = tmp_path / "net.safetensors"
-    registry.save(random_network("tiny"), path)
+    zoo.save(random_network("tiny"), path)
     return str(path)
 
 

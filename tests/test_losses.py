@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsn_lite.losses import SpeechLoss, activation, activation_loss, usage_loss
+from dsn_lite.training.losses import SpeechLoss, activation, activation_loss, usage_loss
 
 SPECTRAL = SpeechLoss(waveform=0.0)
 

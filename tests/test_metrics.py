@@ -6,8 +6,9 @@ import warnings
 import numpy as np
 import pytest
 
-from dsn_lite import clips, dnsmos, metrics
+from dsn_lite.audio import clips
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation import dnsmos, metrics
 
 pytest.importorskip("pesq")
 pytest.importorskip("speechmos")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from dsn_lite import clips, noises
-from dsn_lite.audio import mix_at_snr
+from dsn_lite.audio import clips, noises
+from dsn_lite.audio.files import mix_at_snr
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.metrics import si_sdr
 from dsn_lite.macs import count
-from dsn_lite.metrics import si_sdr
 from dsn_lite.model import Network
 
 anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed")

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from dsn_lite.audio.spectral import HOP, compress, istft, stft
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.model import GATES, Network
-from dsn_lite.spectral import HOP, compress, istft, stft
 
 # Small, and no width is split into equal halves: mixing up the static and the dynamic part cannot go unseen.
 SMALL = Config(

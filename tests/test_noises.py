@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsn_lite import noises
+from dsn_lite.audio import noises
 from dsn_lite.errors import InputError
 
 ALL = pytest.mark.parametrize("name", noises.NAMES)

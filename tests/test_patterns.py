@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsn_lite.errors import InputError
-from dsn_lite.patterns import HOLDS, Mix, draw
+from dsn_lite.training.patterns import HOLDS, Mix, draw
 
 
 def generator(seed=0):

@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsn_lite import audio, clips, noises
-from dsn_lite.losses import SpeechLoss
-from dsn_lite.metrics import pesq_wb
-from dsn_lite.perceptual import BAND, bark, ear, perceptual_distance
-from dsn_lite.spectral import istft, stft
+from dsn_lite import audio
+from dsn_lite.audio import clips, noises
+from dsn_lite.audio.spectral import istft, stft
+from dsn_lite.evaluation.metrics import pesq_wb
+from dsn_lite.training.losses import SpeechLoss
+from dsn_lite.training.perceptual import BAND, bark, ear, perceptual_distance
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from dsn_lite.audio.spectral import BINS
 from dsn_lite.config import PRESETS, Config
 from dsn_lite.macs import count
 from dsn_lite.policy import Policy, erb_pooling
-from dsn_lite.spectral import BINS
 
 GATES, BANDS, WIDTH = 10, 24, 6
 

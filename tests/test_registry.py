@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import dsn_lite
-from dsn_lite import registry
+from dsn_lite import zoo
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.model import Network
@@ -26,16 +26,16 @@ def network(config=TINY, seed=0):
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "runs" / "mine.safetensors"
-    registry.save(network(), path, {"data": "CC BY 4.0", "seed": 3})
+    zoo.save(network(), path, {"data": "CC BY 4.0", "seed": 3})
     return path
 
 
 @pytest.mark.parametrize("config", [TINY, TINY.static(), TINY.static_only(), TINY.scaled(0.6)])
 def test_there_and_back(tmp_path, config):
     before = network(config)
-    registry.save(before, tmp_path / "x.safetensors")
+    zoo.save(before, tmp_path / "x.safetensors")
     torch.manual_seed(99)
-    after = registry.load(tmp_path / "x.safetensors")
+    after = zoo.load(tmp_path / "x.safetensors")
     assert after.config == config and not after.training
     assert before.state_dict().keys() == after.state_dict().keys()
     for name, value in before.state_dict().items():
@@ -45,12 +45,12 @@ def test_there_and_back(tmp_path, config):
 
 
 def test_the_card(saved):
-    loaded = registry.load(saved)
+    loaded = zoo.load(saved)
     assert loaded.name == "mine" and loaded.card["data"] == "CC BY 4.0" and loaded.card["seed"] == 3
     assert Config.from_dict(loaded.card["network"]) == TINY
-    registry.save(network(), saved, {"name": "named"})
-    assert registry.load(saved).name == "named"
-    assert registry.load(str(saved)).name == "named"
+    zoo.save(network(), saved, {"name": "named"})
+    assert zoo.load(saved).name == "named"
+    assert zoo.load(str(saved)).name == "named"
 
 
 def test_nothing_else_is_left_behind(saved):
@@ -67,27 +67,27 @@ def test_a_failed_save_keeps_what_was_there(saved, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(InputError, match=r"mine.*No space left"):
-        registry.save(network(seed=1), saved)
+        zoo.save(network(seed=1), saved)
     monkeypatch.undo()
     assert sorted(path.name for path in saved.parent.iterdir()) == ["mine.json", "mine.safetensors"]
-    assert saved.read_bytes() == before and registry.load(saved).name == "mine"
+    assert saved.read_bytes() == before and zoo.load(saved).name == "mine"
 
 
 def test_shipped_networks_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
-    assert registry.available() == []
+    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    assert zoo.available() == []
     with pytest.raises(InputError, match="no network 'mgt-dsn'; known are none are shipped"):
-        registry.load()
+        zoo.load()
     for name in ("b-net", "a-net"):
-        registry.save(network(), tmp_path / f"{name}.safetensors")
-    assert [card["name"] for card in registry.available()] == ["a-net", "b-net"]
-    assert registry.load("a-net").name == "a-net"
+        zoo.save(network(), tmp_path / f"{name}.safetensors")
+    assert [card["name"] for card in zoo.available()] == ["a-net", "b-net"]
+    assert zoo.load("a-net").name == "a-net"
     with pytest.raises(InputError, match="no network 'c-net'; known are a-net, b-net; or give a .safetensors file"):
-        registry.load("c-net")
+        zoo.load("c-net")
 
 
 def test_every_shipped_network_loads():
-    for card in registry.available():
+    for card in zoo.available():
         loaded = dsn_lite.load(card["name"])
         assert loaded.card == card and {"name", "network", "licence"} <= card.keys()
 
@@ -114,7 +114,7 @@ def pickled(path):
 
 def another_shape(path):
     shutil.copy(path.with_suffix(".json"), path.parent / "card.json")
-    registry.save(network(Config.preset("base")), path)
+    zoo.save(network(Config.preset("base")), path)
     shutil.copy(path.parent / "card.json", path.with_suffix(".json"))
 
 
@@ -146,7 +146,7 @@ def card(content):
 def test_what_is_wrong_is_said_in_one_line(saved, harm):
     harm(saved)
     with pytest.raises(InputError) as error:
-        registry.load(saved)
+        zoo.load(saved)
     message = str(error.value)
     assert "\n" not in message and "mine" in message and len(message) < 700
     assert "again" in message or "needs" in message or "need " in message
@@ -155,15 +155,15 @@ def test_what_is_wrong_is_said_in_one_line(saved, harm):
 def test_a_folder_is_not_weights(tmp_path):
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(InputError, match="not found"):
-        registry.load(tmp_path / "x.safetensors")
+        zoo.load(tmp_path / "x.safetensors")
 
 
 def test_another_kind_of_file(tmp_path):
     with pytest.raises(InputError, match="give a .safetensors file"):
-        registry.load(tmp_path / "model.pt")
+        zoo.load(tmp_path / "model.pt")
 
 
 def test_results_never_replace_a_card(saved, tmp_path):
-    registry.refuse_card(tmp_path / "results.json")
+    zoo.refuse_card(tmp_path / "results.json")
     with pytest.raises(InputError, match="card of a network"):
-        registry.refuse_card(saved.with_suffix(".json"))
+        zoo.refuse_card(saved.with_suffix(".json"))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from dsn_lite import cli, registry
+from dsn_lite import cli, zoo
 from dsn_lite.commands import separate
 from dsn_lite.errors import InputError
-from dsn_lite.slimmable.separation_evaluation import draw_separation, evaluate_separation, improvement, interpolated
+from dsn_lite.slimmable.separator.evaluate import draw_separation, evaluate_separation, improvement, interpolated
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +21,7 @@ def weights(random_separator, tmp_path_factory):
     """A separator with random weights and a calibration."""
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     rows = [{"shift": -30.0, "activation": 0.0}, {"shift": 30.0, "activation": 1.0}]
-    registry.save(random_separator(), path, {"calibration": rows})
+    zoo.save(random_separator(), path, {"calibration": rows})
     return path
 
 
@@ -64,7 +64,7 @@ def test_the_files_hold_what_separate_gives(run, weights):
     save("both.wav", subtype="FLOAT")
     assert run("both.wav", "-o", ".")[0] == 0
     wave = soundfile.read("both.wav", dtype="float32")[0]
-    expected = registry.load(weights).separate(wave, 16_000).waves
+    expected = zoo.load(weights).separate(wave, 16_000).waves
     for number in (1, 2):
         assert np.allclose(soundfile.read(f"both-{number}.wav")[0], expected[number - 1], atol=1e-6)
 
@@ -141,11 +141,11 @@ def test_another_kind_of_network_is_refused(run):
 @pytest.fixture(scope="module")
 def results(few_pairs, weights):
     """Evaluation of the random separator."""
-    return evaluate_separation(registry.load(weights), few_pairs, each=2, budgets=[0.4])
+    return evaluate_separation(zoo.load(weights), few_pairs, each=2, budgets=[0.4])
 
 
 def test_evaluation_is_deterministic_and_adds_up(results, few_pairs, weights):
-    assert evaluate_separation(registry.load(weights), few_pairs, each=2, budgets=[0.4]) == results
+    assert evaluate_separation(zoo.load(weights), few_pairs, each=2, budgets=[0.4]) == results
     json.dumps(results, allow_nan=False)
     assert set(results["policies"]) == {"0.125", "0.25", "0.5", "1", "learned", "learned-0.4", "shuffled"}
     assert len(results["per_file"]) == 12
@@ -201,4 +201,4 @@ def test_the_tool_writes_table_json_and_picture(few_pairs, weights, tmp_path, mo
     with pytest.raises(InputError, match="picture"):
         draw_separation(results, tmp_path / "r.txt")
     with pytest.raises(InputError, match="at least 1"):
-        evaluate_separation(registry.load(weights), few_pairs, each=0)
+        evaluate_separation(zoo.load(weights), few_pairs, each=0)

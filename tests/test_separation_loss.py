@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsn_lite.metrics import si_sdr
-from dsn_lite.slimmable.separation_loss import (
+from dsn_lite.evaluation.metrics import si_sdr
+from dsn_lite.slimmable.separator.loss import (
     chunk_quality,
     complexity_loss,
     complexity_weight,

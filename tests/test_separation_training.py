@@ -9,10 +9,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from dsn_lite import registry
+from dsn_lite import zoo
 from dsn_lite.errors import InputError
-from dsn_lite.loop import CHECKPOINT, LOG
-from dsn_lite.slimmable.separation_training import SeparationPlan, SeparationTraining
+from dsn_lite.slimmable.separator.train import SeparationPlan, SeparationTraining
+from dsn_lite.training.loop import CHECKPOINT, LOG
 
 SHORT = {
     "network": {"channels": 12, "hidden": 16, "across": 6, "blocks": 1}, "steps": 6, "batch": 4, "seconds": 1.0,
@@ -72,7 +72,7 @@ def test_every_weight_learns_and_validation_is_deterministic(two_talkers, tmp_pa
     assert {"utilisation_by_talkers", "width_rate", "width_std_chunks", "width_std_items"} <= set(rows[0])
     assert {"loss", "loss_narrowest"} <= set(rows[0]) and {"price", "utilisation", "loss_constant"} <= set(rows[1])
     assert (tmp_path / "curve.png").stat().st_size > 5000
-    network = registry.load(tmp_path / "model.safetensors", kinds=("separator",))
+    network = zoo.load(tmp_path / "model.safetensors", kinds=("separator",))
     calibration = network.card["calibration"]
     used = [row["activation"] for row in calibration]
     assert used == sorted(set(used)) and used[0] == 0 and used[-1] == pytest.approx(1)

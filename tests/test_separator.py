@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from dsn_lite import registry
+from dsn_lite import zoo
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, frame_count
 from dsn_lite.errors import InputError
 from dsn_lite.slimmable.layers import active
-from dsn_lite.slimmable.separation_loss import separation_loss
-from dsn_lite.slimmable.separator import Separator, SeparatorConfig
-from dsn_lite.spectral import FRAMES_PER_SECOND, frame_count
+from dsn_lite.slimmable.separator.loss import separation_loss
+from dsn_lite.slimmable.separator.network import Separator, SeparatorConfig
 
 WIDTHS = (0.125, 0.25, 0.5, 1.0)
 HIDDEN, CHUNK = 16, 4
@@ -262,10 +262,10 @@ def test_bad_shapes_are_refused(values):
 
 def test_a_saved_network_is_the_same(random_separator, tmp_path):
     network, wave = random_separator(), sound()
-    registry.save(network, tmp_path / "separator.safetensors", {"note": "random"})
-    loaded = registry.load(tmp_path / "separator.safetensors", kinds=("separator",))
+    zoo.save(network, tmp_path / "separator.safetensors", {"note": "random"})
+    loaded = zoo.load(tmp_path / "separator.safetensors", kinds=("separator",))
     assert isinstance(loaded, Separator) and loaded.config == network.config and loaded.name == "separator"
     with torch.no_grad():
         assert torch.equal(loaded(wave, [0.5]).waves[0], network(wave, [0.5]).waves[0])
     with pytest.raises(InputError, match="kind"):
-        registry.load(tmp_path / "separator.safetensors", kinds=("enhancer",))
+        zoo.load(tmp_path / "separator.safetensors", kinds=("enhancer",))

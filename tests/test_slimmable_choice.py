@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from dsn_lite import gates as gating
 from dsn_lite.macs import Layer, frame_macs
+from dsn_lite.network import gates as gating
 from dsn_lite.slimmable.choice import decide, from_thermometer, sample, step_names, thermometer
 from dsn_lite.slimmable.cost import WidthCount, rows
 from dsn_lite.slimmable.layers import SlimLinear
@@ -31,7 +31,7 @@ def test_a_sample_is_one_hot_and_has_the_gradient_of_the_softmax(widths, seed, t
 
 
 def test_two_widths_are_a_gate():
-    """With W = 2 the choice is the gate of dsn_lite.gates."""
+    """With W = 2 the choice is the gate of dsn_lite.network.gates."""
     logits, noise = torch.randn(50, 2), torch.randn(50, 2)
     assert torch.equal(sample(logits, 0.7, noise)[:, 1], gating.sample(logits, 0.7, noise))
     costs = torch.tensor([0.0, 1.0])

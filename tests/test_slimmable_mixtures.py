@@ -8,10 +8,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dsn_lite.data.manifest import Entry
+from dsn_lite.data.mixing import active_rms, rms
 from dsn_lite.errors import InputError
-from dsn_lite.manifest import Entry
-from dsn_lite.mixing import active_rms, rms
-from dsn_lite.slimmable.mixtures import (
+from dsn_lite.slimmable.separator.mixtures import (
     CELLS,
     LEVELS_DB,
     SNR_DB,

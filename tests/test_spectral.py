@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsn_lite.spectral import (
+from dsn_lite.audio.spectral import (
     BINS,
     FRAMES_PER_SECOND,
     HOP,

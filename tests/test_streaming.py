@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsn_lite.audio.spectral import istft, stft
+from dsn_lite.engine.stream import Stream, make_engine
 from dsn_lite.errors import InputError
-from dsn_lite.spectral import istft, stft
-from dsn_lite.streaming import Stream, make_engine
 
 ENGINES = ["torch", "kernel"]
 

@@ -17,16 +17,16 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from dsn_lite import clips, noises
-from dsn_lite.corpus import Corpus, Mixtures
+from dsn_lite.audio import clips, noises
+from dsn_lite.audio.spectral import compress, stft
+from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.data.manifest import Entry, write_manifest
 from dsn_lite.errors import InputError
-from dsn_lite.gates import probability
-from dsn_lite.labels import label_path
-from dsn_lite.losses import SpeechLoss, activation
-from dsn_lite.manifest import Entry, write_manifest
-from dsn_lite.registry import load, save
-from dsn_lite.spectral import compress, stft
-from dsn_lite.training import CHECKPOINT, LOG, Trainer, Training
+from dsn_lite.network.gates import probability
+from dsn_lite.training.former import CHECKPOINT, LOG, Trainer, Training
+from dsn_lite.training.labels import label_path
+from dsn_lite.training.losses import SpeechLoss, activation
+from dsn_lite.zoo import load, save
 
 SHORT = {
     "network": {"preset": "tiny"}, "steps": 6, "batch": 4, "seconds": 1.0, "rate": 0.002, "warmup": 2,

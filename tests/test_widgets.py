@@ -9,13 +9,14 @@ import pytest
 import soundfile
 import torch
 
-from dsn_lite import clips, gates, noises
-from dsn_lite.audio import mix_at_snr
+from dsn_lite.audio import clips, noises
+from dsn_lite.audio.files import mix_at_snr
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, stft
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.macs import count
 from dsn_lite.model import Network
-from dsn_lite.spectral import FRAMES_PER_SECOND, stft
+from dsn_lite.network import gates
 
 anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed")
 from dsn_lite.widgets import gate_explorer  # noqa: E402

@@ -19,9 +19,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dsn_lite.evaluation import METRICS, mean_ci
-from dsn_lite.provenance import provenance
-from dsn_lite.slimmable.separation_evaluation import interpolated
+from dsn_lite.evaluation.provenance import provenance
+from dsn_lite.evaluation.scoring import METRICS, mean_ci
+from dsn_lite.slimmable.separator.evaluate import interpolated
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SHOWN = (("pesq", "PESQ"), ("si_sdr", "SI-SDR, dB"), ("stoi", "STOI"), ("ovrl", "DNSMOS OVRL"))

@@ -1,4 +1,4 @@
-"""Speak the sentences of `dsn_lite/clips/clips.csv` and write the FLAC files beside it.
+"""Speak the sentences of `dsn_lite/audio/clips/clips.csv` and write the FLAC files beside it.
 
 Needs the programs `flite` and `espeak-ng` (Debian's packages of the same names). The table is the recipe: this
 script reads engine, options and text from it, and writes the engine's version and the length back.
@@ -24,7 +24,7 @@ SAMPLE_RATE = 16000
 LEVEL_DB = -26.0  # active level, relative to full scale
 LEAD, TAIL = 0.25, 0.30  # seconds of silence around the speech
 FADE = 0.02  # seconds, so that neither end clicks
-TABLE = Path(__file__).resolve().parent.parent / "dsn_lite" / "clips" / "clips.csv"
+TABLE = Path(__file__).resolve().parent.parent / "dsn_lite" / "audio" / "clips" / "clips.csv"
 
 
 def version(engine: str) -> str:

@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from dsn_lite import audio
-from dsn_lite.evaluation import BOOTSTRAP, frame_levels, gate_shares, mean_ci, pairs, spearman
-from dsn_lite.guidance import Guidance
-from dsn_lite.provenance import provenance
-from dsn_lite.registry import load
-from dsn_lite.spectral import SAMPLE_RATE
+from dsn_lite.audio.spectral import SAMPLE_RATE
+from dsn_lite.evaluation.provenance import provenance
+from dsn_lite.evaluation.scoring import BOOTSTRAP, frame_levels, gate_shares, mean_ci, pairs, spearman
+from dsn_lite.training.guidance import Guidance
+from dsn_lite.zoo import load
 
 KINDS = ("silence", "noise burst", "speech", "speech in a burst")
 SPEECH_DB, BURST_DB = 35.0, 6.0

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dsn_lite.corpus import Corpus, Mixtures
-from dsn_lite.losses import SpeechLoss
-from dsn_lite.provenance import provenance, report
-from dsn_lite.registry import load
+from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.evaluation.provenance import provenance, report
 from dsn_lite.slimmable.choice import decide
-from dsn_lite.slimmable.demucs import SlimDemucs
-from dsn_lite.slimmable.demucs_training import SHOWN, DemucsPlan, price_of, teaching_losses
+from dsn_lite.slimmable.demucs.network import SlimDemucs
+from dsn_lite.slimmable.demucs.train import SHOWN, DemucsPlan, price_of, teaching_losses
+from dsn_lite.training.losses import SpeechLoss
+from dsn_lite.zoo import load
 
 
 @torch.no_grad()

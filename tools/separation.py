@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from dsn_lite import figures, registry
-from dsn_lite.audio import replacing
+from dsn_lite import zoo
+from dsn_lite.audio.files import replacing
 from dsn_lite.errors import InputError
-from dsn_lite.provenance import provenance
-from dsn_lite.slimmable.mixtures import TALKING
-from dsn_lite.slimmable.separation_evaluation import draw_separation, evaluate_separation
+from dsn_lite.evaluation.provenance import provenance
+from dsn_lite.plots import maps as figures
+from dsn_lite.slimmable.separator.evaluate import draw_separation, evaluate_separation
+from dsn_lite.slimmable.separator.mixtures import TALKING
 
 
 def table(results: dict) -> str:
@@ -52,10 +53,10 @@ def main() -> int:
     torch.set_num_threads(1)
     try:
         if args.json:
-            registry.refuse_card(args.json)
+            zoo.refuse_card(args.json)
         if args.picture:
             figures.check_name(args.picture)
-        network = registry.load(args.model, kinds=("separator",))
+        network = zoo.load(args.model, kinds=("separator",))
         results = evaluate_separation(network, args.pairs, each=args.each, budgets=args.budgets)
     except InputError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 from dsn_lite import export
+from dsn_lite.data.manifest import read_manifest
+from dsn_lite.evaluation.provenance import commit
 from dsn_lite.macs import count
-from dsn_lite.manifest import read_manifest
-from dsn_lite.provenance import commit
-from dsn_lite.registry import DEFAULT, WEIGHTS, load, save
+from dsn_lite.zoo import DEFAULT, WEIGHTS, load, save
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

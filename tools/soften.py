@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dsn_lite.corpus import Corpus, Mixtures
-from dsn_lite.metrics import pesq_wb, si_sdr
-from dsn_lite.provenance import provenance, report
-from dsn_lite.registry import load
-from dsn_lite.spectral import SAMPLE_RATE
+from dsn_lite.audio.spectral import SAMPLE_RATE
+from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.evaluation.metrics import pesq_wb, si_sdr
+from dsn_lite.evaluation.provenance import provenance, report
+from dsn_lite.zoo import load
 
 SHARES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsn_lite.corpus import Corpus
-from dsn_lite.provenance import provenance, report
-from dsn_lite.training import Trainer, Training
+from dsn_lite.data.corpus import Corpus
+from dsn_lite.evaluation.provenance import provenance, report
+from dsn_lite.training.former import Trainer, Training
 
 NETWORKS = {"static": {"preset": "base", "parts": "always"}, "gated": {"preset": "base"}}
 

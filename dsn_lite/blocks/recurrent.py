@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dsn_lite.blocks.frames import is_training_gate, on_open_frames
 
 try:
-    from dsn_lite.blocks.held_gru import HeldGRU
+    from dsn_lite.network.blocks.held_gru import HeldGRU
 
     HAS_LOOP = True
 except ImportError:  # a bare training machine without Numba
@@ -24,7 +24,7 @@ class DynamicGRU(nn.Module):
     A GRU that is held on some frames is the same GRU run on the other frames alone. So the open frames are gathered to
     the front, the library's GRU runs over them at full speed, and the output of frame t is looked up at the number of
     frames opened up to t. This needs gates that do not depend on the state, which is how our policy works. Training on a
-    processor takes a compiled loop instead, which does the same in less time (``dsn_lite.blocks.held_gru``).
+    processor takes a compiled loop instead, which does the same in less time (``dsn_lite.network.blocks.held_gru``).
 
     Parameters
     ----------

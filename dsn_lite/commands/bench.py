@@ -59,17 +59,19 @@ def run(args: argparse.Namespace) -> int:
     # Before any library starts its threads.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
-    from dsn_lite import bench, figures, registry
-    from dsn_lite.audio import replacing
+    from dsn_lite import zoo
+    from dsn_lite.audio.files import replacing
     from dsn_lite.config import PRESETS, Config
+    from dsn_lite.engine import bench
     from dsn_lite.model import Network
+    from dsn_lite.plots import maps as figures
 
     if args.picture:
         figures.check_name(args.picture)
     if args.json:
-        registry.refuse_card(args.json)
-    name = args.model or registry.DEFAULT
-    network = Network(Config.preset(name)).eval() if name in PRESETS else registry.load(name, kinds=("enhancer",))
+        zoo.refuse_card(args.json)
+    name = args.model or zoo.DEFAULT
+    network = Network(Config.preset(name)).eval() if name in PRESETS else zoo.load(name, kinds=("enhancer",))
     if name in PRESETS:
         network.name = f"{name} (random weights)"
     result = bench.measure(

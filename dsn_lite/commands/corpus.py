@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from dsn_lite.audiocache import say
-from dsn_lite.layouts import scan
-from dsn_lite.manifest import KINDS, SPLITS, Entry, write_manifest
+from dsn_lite.data.cache import say
+from dsn_lite.data.layouts import scan
+from dsn_lite.data.manifest import KINDS, SPLITS, Entry, write_manifest
 
 
 def add_parser(subparsers) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dsn_lite.audio import SUFFIXES, replacing
+from dsn_lite.audio.files import SUFFIXES, replacing
 from dsn_lite.errors import InputError
 
 _EPILOG = """\
@@ -86,16 +86,16 @@ def run(args: argparse.Namespace) -> int:
     jobs, failed = plan(args.inputs, args.output, args.gates)
     protect_inputs(args.report, [job.source for job in jobs])
     if args.gates:
-        from dsn_lite import figures
+        from dsn_lite.plots import maps as figures
 
         figures.check_name(args.gates)
     import torch
 
-    from dsn_lite import registry
+    from dsn_lite import zoo
 
     # A second thread gains little on layers this small, and on a busy machine it costs a lot.
     torch.set_num_threads(1)
-    network = registry.load(args.model or registry.DEFAULT, kinds=("enhancer", "slim-demucs"))
+    network = zoo.load(args.model or zoo.DEFAULT, kinds=("enhancer", "slim-demucs"))
     done: list = []
     try:
         for error in failed:
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _enhance_all(jobs: list[Job], network, args: argparse.Namespace, done: list, failed: list[InputError]) -> int:
-    from dsn_lite.files import enhance_file
+    from dsn_lite.engine.files import enhance_file
 
     bar = _Bar([job.source for job in jobs])
     for job in jobs:

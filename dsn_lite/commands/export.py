@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
-    from dsn_lite import registry
+    from dsn_lite import zoo
     from dsn_lite.config import PRESETS, Config
     from dsn_lite.errors import InputError
     from dsn_lite.model import Network
@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         from dsn_lite import export
 
-        name = args.model or registry.DEFAULT
-        network = Network(Config.preset(name)).eval() if name in PRESETS else registry.load(name, kinds=("enhancer",))
+        name = args.model or zoo.DEFAULT
+        network = Network(Config.preset(name)).eval() if name in PRESETS else zoo.load(name, kinds=("enhancer",))
         model = export.save(network, args.output)
     except ModuleNotFoundError as error:
         if error.name != "onnx":

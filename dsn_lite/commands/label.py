@@ -21,8 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
-    from dsn_lite.corpus import Corpus
-    from dsn_lite.labels import make_labels
+    from dsn_lite.data.corpus import Corpus
+    from dsn_lite.training.labels import make_labels
 
     ovrl = make_labels(Corpus.open(args.manifest), "train", args.seconds, args.seed, args.items)
     print(f"{len(ovrl)} mixtures, OVRL {ovrl.mean():.2f} on average, {ovrl.min():.2f} to {ovrl.max():.2f}")

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
     if (args.file is None) != (args.out is None):
         raise InputError("--file and --out belong together; give both, or neither for the sound card")
-    from dsn_lite import live
+    from dsn_lite.engine import live
 
     if args.devices:
         print(live.sound_library().query_devices())
@@ -57,11 +57,11 @@ def run(args: argparse.Namespace) -> int:
         live.sound_library()  # say that it is missing before anything is loaded
     import torch
 
-    from dsn_lite import registry
-    from dsn_lite.streaming import Stream
+    from dsn_lite import zoo
+    from dsn_lite.engine.stream import Stream
 
     torch.set_num_threads(1)
-    network = registry.load(args.model or registry.DEFAULT, kinds=("enhancer",))
+    network = zoo.load(args.model or zoo.DEFAULT, kinds=("enhancer",))
     stream = Stream(network, budget=args.budget, policy=args.policy, engine=args.engine)
     live.warm_up(stream)
     meter = live.Meter(network)

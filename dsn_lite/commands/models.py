@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
     import json
 
-    from dsn_lite import registry
+    from dsn_lite import zoo
 
-    cards = registry.available()
+    cards = zoo.available()
     print(json.dumps(cards, indent=1) if args.json else table(cards))
     return 0
 

@@ -8,7 +8,7 @@ import time
 import traceback
 from pathlib import Path
 
-from dsn_lite.audio import SUFFIXES, replacing
+from dsn_lite.audio.files import SUFFIXES, replacing
 from dsn_lite.commands.enhance import complain, find, protect_inputs, read_budget
 from dsn_lite.errors import InputError
 
@@ -71,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
     protect_inputs(args.report, names)
     import torch
 
-    from dsn_lite import registry
+    from dsn_lite import zoo
 
     torch.set_num_threads(1)
-    network = registry.load(args.model, kinds=("separator",))
+    network = zoo.load(args.model, kinds=("separator",))
     for error in failed:
         complain(error)
     done: list[dict] = []

@@ -8,9 +8,9 @@ import os
 import sys
 
 TASKS = {
-    "enhance": "dsn_lite.training:Trainer",
-    "slim-demucs": "dsn_lite.slimmable.demucs_training:DemucsTraining",
-    "separate": "dsn_lite.slimmable.separation_training:SeparationTraining",
+    "enhance": "dsn_lite.training.former:Trainer",
+    "slim-demucs": "dsn_lite.slimmable.demucs.train:DemucsTraining",
+    "separate": "dsn_lite.slimmable.separator.train:SeparationTraining",
 }
 """Module and class of what a configuration names as its ``task``; without one it is ``enhance``."""
 
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
     import torch.distributed as dist
 
-    from dsn_lite.corpus import Corpus
+    from dsn_lite.data.corpus import Corpus
     from dsn_lite.errors import InputError
-    from dsn_lite.loop import CHECKPOINT, LOG, read_yaml
+    from dsn_lite.training.loop import CHECKPOINT, LOG, read_yaml
 
     values, folder = read_yaml(args.config), Path(args.out)
     name = values.pop("task", "enhance")

@@ -1,9 +1,9 @@
 """The decision among W widths: a gate with more than two answers.
 
-As in :mod:`dsn_lite.gates` a choice is sampled in training, by Gumbel noise on the logits, forward as a hard one-hot and
-backward as the softmax (Jang et al., arXiv 1611.01144), and in evaluation it is the largest logit. Widths are nested, so a
-choice among W of them is also a *thermometer* of K = W - 1 gates, "over 1/8", "over 1/4", ...: the view in which counter,
-evaluation and figures take it.
+As in :mod:`dsn_lite.network.gates` a choice is sampled in training, by Gumbel noise on the logits, forward as a hard
+one-hot and backward as the softmax (Jang et al., arXiv 1611.01144), and in evaluation it is the largest logit. Widths are
+nested, so a choice among W of them is also a *thermometer* of K = W - 1 gates, "over 1/8", "over 1/4", ...: the view in
+which counter, evaluation and figures take it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dsn_lite.gates import gumbel_noise
+from dsn_lite.network.gates import gumbel_noise
 
 
 def sample(logits: Tensor, temperature: float = 1.0, noise: Tensor | None = None) -> Tensor:
@@ -24,7 +24,7 @@ def sample(logits: Tensor, temperature: float = 1.0, noise: Tensor | None = None
     Parameters
     ----------
     logits : Tensor [..., W]
-    temperature : float, above 0; see :func:`dsn_lite.gates.sample`.
+    temperature : float, above 0; see :func:`dsn_lite.network.gates.sample`.
     noise : Tensor [..., W] or None
         Gumbel noise to use; None draws it.
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND
 from dsn_lite.macs import Count, Layer
 from dsn_lite.slimmable.choice import step_names
-from dsn_lite.spectral import FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True)

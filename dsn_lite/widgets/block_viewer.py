@@ -15,11 +15,11 @@ import torch
 import traitlets
 from torch import Tensor
 
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
 from dsn_lite.blocks import DynamicAttention, DynamicConv, DynamicConvTranspose, DynamicFeedForward, DynamicGRU
 from dsn_lite.errors import InputError
 from dsn_lite.macs import count
 from dsn_lite.model import Network
-from dsn_lite.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
 from dsn_lite.widgets.shared import Pack, Widget, front_end
 
 if TYPE_CHECKING:

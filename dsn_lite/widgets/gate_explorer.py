@@ -14,13 +14,14 @@ import numpy as np
 import torch
 import traitlets
 
-from dsn_lite import figures, gates
-from dsn_lite.audio import mix_at_snr
+from dsn_lite.audio.files import mix_at_snr
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE, frame_count, stft
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.metrics import si_sdr
 from dsn_lite.macs import count
-from dsn_lite.metrics import si_sdr
 from dsn_lite.model import Network
-from dsn_lite.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE, frame_count, stft
+from dsn_lite.network import gates
+from dsn_lite.plots import maps as figures
 from dsn_lite.widgets.shared import PEAK, Pack, Widget, front_end
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import traitlets
 
-from dsn_lite import gates
-from dsn_lite.audio import mix_at_snr
+from dsn_lite.audio.files import mix_at_snr
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, WINDOW, compress, frame_count, power, stft
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.metrics import si_sdr
 from dsn_lite.macs import count, frame_macs
-from dsn_lite.metrics import si_sdr
 from dsn_lite.model import Network
-from dsn_lite.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, WINDOW, compress, frame_count, power, stft
+from dsn_lite.network import gates
 from dsn_lite.widgets.shared import PEAK, Pack, Widget, front_end
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from dsn_lite.spectral import SAMPLE_RATE
+from dsn_lite.audio.spectral import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

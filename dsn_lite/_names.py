@@ -1,0 +1,67 @@
+"""Where a name is found: the faces of the rooms, and the modules of the version before under their former names."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+from warnings import warn
+
+
+def find(room: str, homes: dict[str, str], name: str) -> Any:
+    """What a room shows under a name, imported on its first use; `homes` has module -> names, parted by spaces.
+
+    >>> find("dsn_lite.audio", {"files": "read write"}, "read").__module__
+    'dsn_lite.audio.files'
+    """
+    for module, names in homes.items():
+        if name in names.split():
+            return getattr(import_module(f"{room}.{module}"), name)
+    raise AttributeError(f"module {room!r} has no attribute {name!r}")
+
+
+def listed(module: dict, homes: dict[str, str]) -> list[str]:
+    """What ``dir`` says of a room whose globals are `module`."""
+    return sorted({*module, *" ".join(homes.values()).split()})
+
+
+_MOVED = {
+    "audiocache": "data.cache", "bench": "engine.bench", "clips": "audio.clips", "compiled": "network.compiled",
+    "corpus": "data.corpus", "curve": "plots.curves", "dnsmos": "evaluation.dnsmos", "figures": "plots.maps",
+    "files": "engine.files", "gates": "network.gates", "guidance": "training.guidance", "labels": "training.labels",
+    "layouts": "data.layouts", "live": "engine.live", "loop": "training.loop", "losses": "training.losses",
+    "manifest": "data.manifest", "metrics": "evaluation.metrics", "mixing": "data.mixing", "noises": "audio.noises",
+    "patterns": "training.patterns", "perceptual": "training.perceptual", "provenance": "evaluation.provenance",
+    "recipes": "data.recipes", "registry": "zoo", "rooms": "data.rirs", "spectral": "audio.spectral",
+    "streaming": "engine.stream", "blocks.held_gru": "network.blocks.held_gru",
+    "slimmable.demucs_stream": "slimmable.demucs.stream", "slimmable.demucs_training": "slimmable.demucs.train",
+    "slimmable.mixtures": "slimmable.separator.mixtures", "slimmable.separation_loss": "slimmable.separator.loss",
+    "slimmable.separation_training": "slimmable.separator.train",
+    "slimmable.separation_evaluation": "slimmable.separator.evaluate",
+}  # fmt: skip
+"""Modules of version 0.1 by their names then; each can be imported by both names until the next version."""
+
+
+class _Former(MetaPathFinder, Loader):
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """A spec for a former name, None for all others."""
+        root, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if root == "dsn_lite" and name in _MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module under its name of today."""
+        name = f"dsn_lite.{_MOVED[spec.name.partition('.')[2]]}"
+        warn(f"{spec.name} is now {name}; the former name goes with the next version", DeprecationWarning, stacklevel=6)
+        self.module, self.spec = import_module(name), import_module(name).__spec__
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It has run already: give it back its own spec."""
+        module.__spec__ = self.spec
+
+
+if not any(type(finder).__name__ == "_Former" for finder in sys.meta_path):
+    sys.meta_path.append(_Former())

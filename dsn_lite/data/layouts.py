@@ -1,0 +1,191 @@
+"""Folders as people have them -> manifest.
+
+Known layouts: LibriSpeech, VoiceBank-DEMAND and DEMAND, DNS-Challenge, ESC-50. Any other folder counts by the
+names of its sub-folders: ``speech`` or ``clean``, ``noise``, ``rir``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dsn_lite import audio
+from dsn_lite.data.cache import progress, say
+from dsn_lite.data.manifest import Entry
+from dsn_lite.errors import InputError
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au"}
+VALID = 0.05  # share of the seconds of speech, and of noise, that validates
+FOLDERS = {
+    "speech": {"speech", "clean", "clean_fullband"},
+    "noise": {"noise", "noises", "noise_fullband"},
+    "rir": {"rir", "rirs", "impulse_responses"},
+}
+SPLIT_FOLDERS = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+VOICEBANK = re.compile(r"clean_(trainset|testset)_?(28spk|56spk)?_?wav")
+MIXED = re.compile(r"noisy|test_set|dev_testset")  # folders of mixtures: neither speech nor noise
+
+
+def scan(
+    folders: Iterable[str | Path],
+    *,
+    seed: int = 0,
+    report: Callable[[str], None] = say,
+) -> list[Entry]:
+    """List the speech, noise and room responses below some folders.
+
+    Where the layout says what trains and what tests, it is kept; the rest is split by speaker (noise: by
+    recording or class), 5 % of the seconds to ``valid``.
+
+    Parameters
+    ----------
+    folders : iterable of path
+    seed : int
+        Of the split.
+    report : callable
+        Gets one line for each file that cannot be read; it is left out.
+
+    Raises
+    ------
+    InputError
+        Where a folder does not exist or nothing in it is recognised.
+    """
+    found: dict[Path, tuple[Entry, str]] = {}
+    unreadable: set[Path] = set()
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; name a folder with speech or noise in it")
+        files = list(_walk(folder))
+        if not files:
+            raise InputError(
+                f"{folder}: no sound files in it; name a folder with wav, flac, ogg or mp3 files"
+            )
+        for file in progress(files, len(files), f"reading {folder.name}"):
+            recognised = _recognise(file, folder)
+            if recognised is None or file in found or file in unreadable:
+                continue
+            entry, group = recognised
+            try:
+                with audio.Reader(file) as reader:
+                    seconds = round(reader.samples / reader.sample_rate, 3)
+            except InputError as error:
+                report(f"left out: {error}")
+                unreadable.add(file)
+                continue
+            found[file] = replace(entry, seconds=seconds), group
+        if not any(file in found for file in files):
+            reason = (
+                "no file in it can be read"
+                if unreadable.intersection(files)
+                else "nothing in it is recognised"
+            )
+            raise InputError(
+                f"{folder}: {reason}; put the files into folders named speech, noise and rir, "
+                "or give the folder of LibriSpeech, VoiceBank-DEMAND, DNS-Challenge or ESC-50"
+            )
+    return _split(list(found.values()), seed)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Sound files below a folder, in the order of their names; links are followed, each folder once."""
+    seen = set()
+    for root, folders, files in os.walk(folder.resolve(), followlinks=True):
+        if os.path.realpath(root) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
+        folders.sort()
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(root, name)
+
+
+def _recognise(file: Path, folder: Path) -> tuple[Entry, str] | None:
+    """(entry, what must not be torn apart by a split), or None. An empty split is one to be drawn."""
+    path = str(file)
+    parents = [
+        part.lower() for part in (folder.resolve().name, *file.relative_to(folder.resolve()).parts[:-1])
+    ]
+    split = next(
+        (SPLIT_FOLDERS[p] for part in parents for p in (part.split("-")[0],) if p in SPLIT_FOLDERS), ""
+    )
+
+    spoken = re.fullmatch(r"(\d+)-(\d+)-\d+", file.stem)
+    if spoken and file.parent.name == spoken[2] and file.parent.parent.name == spoken[1]:
+        split = split if split != "train" else ""  # train-clean-100 and the like: part of it may validate
+        speaker = f"librispeech-{spoken[1]}"
+        return Entry(path, "speech", split, "librispeech", speaker, "en", licence="CC BY 4.0"), speaker
+    if VOICEBANK.fullmatch(parents[-1]):
+        speaker = f"vctk-{file.stem.split('_')[0]}"
+        split = "test" if "testset" in parents[-1] else ""
+        return Entry(path, "speech", split, "voicebank", speaker, "en", licence="CC BY 4.0"), speaker
+    if any(MIXED.match(part) for part in parents):
+        return None
+    if re.fullmatch(r"ch\d\d", file.stem):  # DEMAND: 16 microphones of one recording; one is enough
+        scene = file.parent.name
+        return (Entry(path, "noise", split, "demand", scene.lower()), scene) if file.stem == "ch01" else None
+    category, recording = _esc50(file)
+    if category:
+        return Entry(path, "noise", split, "esc50", category, licence="CC BY-NC 3.0"), recording
+    return _by_folder(file, parents, split)
+
+
+def _by_folder(file: Path, parents: list[str], split: str) -> tuple[Entry, str] | None:
+    """By the innermost folder that names a kind; a folder below it names the speaker or class."""
+    for depth in range(len(parents) - 1, -1, -1):
+        kind = next((kind for kind, names in FOLDERS.items() if parents[depth] in names), None)
+        if kind is None:
+            continue
+        dns = parents[depth].endswith("_fullband") or (depth and parents[depth - 1] == "datasets")
+        source = "dns" if dns else next((p for p in reversed(parents[:depth]) if p not in SPLIT_FOLDERS), "")
+        below = [part for part in parents[depth + 1 :] if part not in SPLIT_FOLDERS]
+        reader = re.search(r"reader_(\d+)", file.stem)  # DNS-Challenge's read speech
+        speaker = f"reader-{reader[1]}" if reader else "/".join(below)
+        return Entry(str(file), kind, split, source, speaker), f"{source}/{speaker}" if speaker else str(file)
+    return None
+
+
+_ESC50: dict[Path, dict[str, tuple[str, str]]] = {}
+
+
+def _esc50(file: Path) -> tuple[str, str]:
+    """(class, original recording) of an ESC-50 clip, empty for any other file."""
+    table = file.parent.parent / "meta" / "esc50.csv"
+    if file.parent.name != "audio":
+        return "", ""
+    if table not in _ESC50:
+        rows = []
+        if table.exists():
+            with open(table, newline="", encoding="utf-8") as handle:
+                rows = list(csv.DictReader(handle))
+        _ESC50[table] = {row["filename"]: (row["category"], row["src_file"]) for row in rows}
+    return _ESC50[table].get(file.name, ("", ""))
+
+
+def _split(found: Sequence[tuple[Entry, str]], seed: int) -> list[Entry]:
+    """Give ``train`` or ``valid`` to what has no split yet."""
+    valid: set[tuple[str, str]] = set()
+    for kind in ("speech", "noise"):
+        if any(entry.kind == kind and entry.split == "valid" for entry, _ in found):
+            continue  # the folders bring their own
+        groups: dict[str, float] = {}
+        for entry, group in found:
+            if entry.kind == kind and not entry.split:
+                groups[group] = groups.get(group, 0.0) + entry.seconds
+        order = sorted(groups, key=lambda group: hashlib.sha1(f"{seed}|{kind}|{group}".encode()).hexdigest())
+        total, taken = sum(groups.values()), 0.0
+        for group in order:
+            if taken < VALID * total and taken + groups[group] <= 2 * VALID * total:
+                taken += groups[group]
+                valid.add((kind, group))
+        if not taken and len(groups) > 1:  # few and long: the shortest
+            valid.add((kind, min(order, key=lambda group: groups[group])))
+    return [
+        replace(entry, split=entry.split or ("valid" if (entry.kind, group) in valid else "train"))
+        for entry, group in found
+    ]

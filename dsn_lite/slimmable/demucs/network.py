@@ -1,0 +1,562 @@
+"""Slimmable DEMUCS: a causal waveform U-Net in four widths, and a router that picks one for each 128 ms of sound.
+
+After Miccini et al. (arXiv 2507.04879), who slim DEMUCS (Défossez et al., arXiv 2006.12847). Ours is small, runs at 16 kHz
+and subtracts what it takes for noise. The parts that the papers leave open are ours.
+
+What is slimmed are the channels *inside* a level: between its two convolutions, and the units of the GRU. The channels that
+levels hand to each other stay whole, so that a narrow segment sees all that the levels above and below have to say, and so
+that every convolution is slimmed on one side only: its cost grows with u and not with its square.
+
+On a segment of width u a layer writes the first ``ceil(u * C)`` inner channels, the next one reads them; the others are
+zero, in the past positions of its receptive field too. The units of the GRU beyond u hold their state. So the widths of a
+signal may change from segment to segment, and the past that a wide segment looks back to is as narrow as it was computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dsn_lite.audio.spectral import HOP, WINDOW, power, stft
+from dsn_lite.errors import InputError
+from dsn_lite.policy import erb_pooling
+from dsn_lite.slimmable.choice import step_names
+from dsn_lite.slimmable.cost import WidthCount, rows
+from dsn_lite.slimmable.layers import SlimConv1d, SlimConvTranspose1d, SlimGRU, SlimNorm
+
+KERNEL, STRIDE = 8, 4
+LEVELS = 4
+SEGMENT_FRAMES = 8
+"""Frames of 256 samples in a segment: the router decides once in 128 ms."""
+SEGMENT = SEGMENT_FRAMES * HOP
+"""Samples of a segment, 2048."""
+TARGETS = (0.1, 0.75)
+"""Range of the target utilisations that a router is trained for."""
+_FORGET = math.exp(-HOP / 16_000 / 2.0)  # the level is a mean of the power with a time constant of two seconds
+_QUIET = 1e-7  # power, -70 dB: what is softer is not lifted to the level of the rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemucsConfig:
+    """Shape of a slimmable DEMUCS.
+
+    Parameters
+    ----------
+    channels : of the four levels at full width; the last is the width of the GRU too.
+    recurrent_layers : GRUs on top of each other.
+    widths : utilisation factors, rising, the last is 1.
+    router_bands, router_width : pooled bands that the router sees, and its state size.
+    target : utilisation that the router aims at unless a budget says otherwise.
+
+    Examples
+    --------
+    >>> DemucsConfig().widths
+    (0.125, 0.25, 0.5, 1.0)
+    """
+
+    channels: tuple[int, ...] = (32, 48, 96, 128)
+    recurrent_layers: int = 2
+    widths: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    router_bands: int = 16
+    router_width: int = 48
+    target: float = 0.25
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != LEVELS or not all(isinstance(n, int) and n > 0 for n in self.channels):
+            raise InputError(f"channels is {self.channels!r}; give {LEVELS} whole numbers, one for each level")
+        widths = self.widths
+        if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[0] <= 0 or widths[-1] != 1:
+            raise InputError(f"widths is {widths!r}; give two or more rising factors above 0, the last of them 1")
+        for name in ("recurrent_layers", "router_bands", "router_width"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a whole number, 1 or more")
+        if not 0 < self.target <= 1:
+            raise InputError(f"target is {self.target!r}; it must lie above 0, and at most at 1")
+
+    @staticmethod
+    def from_dict(values: dict) -> DemucsConfig:
+        """Configuration from plain values; what is not named keeps its default."""
+        known = {item.name for item in fields(DemucsConfig)}
+        if unknown := sorted(set(values) - known):
+            raise InputError(f"unknown network option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        lists = {name: tuple(values[name]) for name in ("channels", "widths") if name in values}
+        return DemucsConfig(**{**values, **lists})
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return {**asdict(self), "channels": list(self.channels), "widths": list(self.widths)}
+
+
+class State(NamedTuple):
+    """What the network remembers between runs; channels that were not active are zero."""
+
+    convolutions: tuple[Tensor, ...]
+    """The last positions before each convolution, [B, C, 4] a level."""
+    transposed: tuple[Tensor, ...]
+    """The last position before each transposed convolution, [B, C, 1], deepest level first."""
+    recurrent: Tensor
+    """State of the GRU, [layers, B, C]."""
+
+
+class Mix(torch.autograd.Function):
+    """``y = sum over w of choice[w] * y_w``, each y_w [B, n_w, T] filled up with zeros to the widest."""
+
+    @staticmethod
+    def forward(ctx, choice: Tensor, *candidates: Tensor) -> Tensor:
+        """Mix candidates [B, n_w, T] by the choice [B, S, W] of their S segments."""
+        batch, segments, _ = choice.shape
+        mixed = candidates[-1].new_zeros(batch, candidates[-1].shape[1], segments, candidates[-1].shape[-1] // segments)
+        for index, candidate in enumerate(candidates):
+            mixed[:, : candidate.shape[1]].addcmul_(
+                candidate.view(batch, -1, *mixed.shape[2:]), choice[:, None, :, index, None]
+            )
+        ctx.save_for_backward(choice, *candidates)
+        return mixed.flatten(2)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Each candidate has the gradient where it is chosen; the choice has that of every candidate."""
+        choice, *candidates = ctx.saved_tensors
+        gradient = gradient.unflatten(-1, (choice.shape[1], -1))
+        own, back = [], []
+        for index, candidate in enumerate(candidates):
+            part = gradient[:, : candidate.shape[1]]
+            if ctx.needs_input_grad[0]:
+                own.append(torch.einsum("bcsp,bcsp->bs", part, candidate.view(part.shape)))
+            back.append((part * choice[:, None, :, index, None]).flatten(2))
+        return torch.stack(own, -1) if own else None, *back
+
+
+class Encoder(nn.Module):
+    """Normalisation from the third level on, convolution, ReLU, 1x1 convolution, gated linear unit."""
+
+    def __init__(self, inputs: int, outputs: int, *, normalised: bool):
+        super().__init__()
+        self.norm = SlimNorm(inputs, axis=1) if normalised else None
+        self.convolution = SlimConv1d(inputs, outputs, KERNEL, stride=STRIDE, full_in=True)
+        self.mixing = SlimConv1d(outputs, outputs, 1, parts=2, full_out=True)
+        _keep_power(self.convolution, inputs * KERNEL, 2.0)
+        _keep_power(self.mixing, outputs, 4.0)
+
+    def forward(self, x: Tensor, width: float, past: Tensor | None) -> Tensor:
+        """Map x [B, C in, T], already normalised, to [B, C out, T / 4]; `past` came before it."""
+        return functional.glu(self.mixing(self.convolution(x, width, past).relu(), width), 1)
+
+
+class Decoder(nn.Module):
+    """1x1 convolution, gated linear unit, transposed convolution, and ReLU except at the end."""
+
+    def __init__(self, inputs: int, outputs: int, *, last: bool):
+        super().__init__()
+        self.last = last
+        self.mixing = SlimConv1d(inputs, inputs, 1, parts=2, full_in=True)
+        self.convolution = SlimConvTranspose1d(inputs, outputs, KERNEL, stride=STRIDE, full_out=True)
+        _keep_power(self.mixing, inputs, 4.0)
+        _keep_power(self.convolution, inputs * KERNEL // STRIDE, 1e-4 if last else 1.0)
+
+    def mix(self, x: Tensor, width: float) -> Tensor:
+        """Map x [B, C, T] to the active inner channels [B, n, T]: the part without memory."""
+        return functional.glu(self.mixing(x, width), 1)
+
+    def expand(self, x: Tensor, width: float, past: Tensor | None) -> Tensor:
+        """Map inner channels [B, n or more, T] to [B, C out, 4 T]."""
+        y = self.convolution(x, width, past)
+        return y if self.last else y.relu()
+
+
+def _keep_power(layer: nn.Module, fan_in: int, gain: float) -> None:
+    """Weights that multiply the power by `gain` at full width, and no bias."""
+    nn.init.normal_(layer.weight, std=math.sqrt(gain / fan_in))
+    nn.init.zeros_(layer.bias)
+
+
+def _begin_as_bands(encoder: Encoder, below: Decoder, decoder: Decoder) -> None:
+    """Let the outermost level begin as a bank of bands whose gates are almost shut.
+
+    The first eight channels are the cosine transform of the newest four samples, each band once with either sign because of
+    the ReLU, and the decoder turns them back. The gated linear unit in front of it lets 5 % through at first: of the input
+    that much is taken for noise. From there on learning which band to subtract when is learning a mask, which takes some
+    hundred steps; from random weights a network of this size needs thousands to hear a wave at all.
+    """
+    bands = STRIDE
+    k, n = torch.arange(bands)[:, None], torch.arange(bands)
+    cosines = torch.cos(math.pi / bands * (n + 0.5) * k) * math.sqrt(2 / bands)
+    cosines[0] /= math.sqrt(2)
+    signed = torch.stack([cosines, -cosines], 1).flatten(0, 1)  # band 0, its negative, band 1, ...
+    with torch.no_grad():
+        count = min(len(signed), encoder.convolution.outputs)
+        signed = signed[:count]
+        encoder.convolution.weight[:count].zero_()[:, 0, -bands:] = signed
+        below.convolution.weight *= 0.1  # what comes from the deeper levels must not drown them
+        for mixing in (encoder.mixing, decoder.mixing):
+            mixing.weight *= 0.2
+            mixing.weight[range(count), range(count), 0] += 1.0
+        encoder.mixing.bias[encoder.mixing.outputs :] = 3.0
+        decoder.mixing.bias[decoder.mixing.outputs :] = -3.0
+        decoder.convolution.weight[:count].zero_()[:, 0, :bands] = signed
+
+
+class Router(nn.Module):
+    """From what a segment sounds like, and the utilisation aimed at, to a logit for each width.
+
+    It sees the log energies of the pooled bands of the segment's short spectra, their mean and their maximum, and runs a
+    GRU over the segments. The target is one more input, so that one router serves every budget. It looks at the segment
+    that it decides on, which is what makes the network wait for one: 2048 samples, 128 ms.
+
+    Parameters
+    ----------
+    widths : how many widths there are, W.
+    bands, width : pooled bands, state size.
+
+    Examples
+    --------
+    >>> import torch
+    >>> router = Router(4, bands=16, width=8)
+    >>> logits, state = router(torch.randn(2, 4096), torch.tensor([0.1, 0.5]))
+    >>> logits.shape, state[1].shape
+    (torch.Size([2, 2, 4]), torch.Size([2, 8]))
+    """
+
+    def __init__(self, widths: int, *, bands: int, width: int):
+        super().__init__()
+        self.bands, self.width = bands, width
+        self.register_buffer("pooling", erb_pooling(bands), persistent=False)
+        self.read = nn.Linear(2 * bands + 2, width)
+        self.recurrent = nn.GRU(width, width, batch_first=True)
+        self.logits = nn.Linear(width + 2, widths)
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The hop of samples before the first, [B, 256], and the zero state, [B, width]."""
+        zero = self.read.weight.new_zeros
+        return zero(batch, HOP), zero(batch, self.width)
+
+    def forward(
+        self, wave: Tensor, target: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Logits [B, S, W] and new state from the levelled wave [B, samples], whole frames, and the targets [B]."""
+        past, hidden = self.initial_state(wave.shape[0]) if state is None else state
+        pooled = self.features(torch.cat([past, wave], -1))
+        wanted = torch.stack([target, target.log()], -1)[:, None].expand(-1, pooled.shape[1], -1)
+        x = functional.relu(self.read(torch.cat([pooled, wanted], -1)))
+        x, last = self.recurrent(x, hidden.unsqueeze(0))
+        # The target once more: what it asks for in the mean need not pass through the memory.
+        return self.logits(torch.cat([x, wanted], -1)), (wave[:, -HOP:], last.squeeze(0))
+
+    def features(self, wave: Tensor) -> Tensor:
+        """Mean and maximum [B, S, 2 * bands] over each segment of a wave [B, samples] that begins a hop before it."""
+        # The first frame lies before the wave, the last one goes beyond it.
+        spectrum = stft(wave)[:, 1:-1]
+        energies = torch.log10(power(spectrum) @ self.pooling / (WINDOW / 2) + 1e-5) / 2
+        missing = -energies.shape[1] % SEGMENT_FRAMES  # the last segment may be short of frames
+        counts = energies.new_full((math.ceil(energies.shape[1] / SEGMENT_FRAMES), 1), SEGMENT_FRAMES)
+        counts[-1] -= missing
+        split = (-1, SEGMENT_FRAMES)
+        total = functional.pad(energies, (0, 0, 0, missing)).unflatten(1, split).sum(2)
+        highest = functional.pad(energies, (0, 0, 0, missing), value=-math.inf).unflatten(1, split).amax(2)
+        return torch.cat([total / counts, highest], -1)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one segment; the spectra and their fixed pooling are not counted."""
+        return self.width * (self.read.in_features + 6 * self.width) + self.logits.weight.numel()
+
+
+class SlimDemucs(nn.Module):
+    """Noisy wave in, enhanced wave out, at one width or at one width a segment.
+
+    The wave is divided by its level, a mean of the power so far, and the output is multiplied by it: loud and quiet clips
+    are alike, and nothing is known of the future. The network's output is subtracted from the input and begins near zero,
+    so that the untrained network is the identity at every width.
+
+    Without the router the network is late by a frame, 256 samples; with it by a segment, 2048 samples (128 ms).
+
+    Parameters
+    ----------
+    config : DemucsConfig
+
+    Examples
+    --------
+    >>> import torch
+    >>> network = SlimDemucs(DemucsConfig()).eval()
+    >>> network(torch.randn(2, 5000), 0.25).shape
+    torch.Size([2, 5000])
+    >>> choice = torch.eye(4)[torch.tensor([[0, 3, 1]])]  # three segments of 2048 samples
+    >>> network(torch.randn(1, 5000), choice).shape
+    torch.Size([1, 5000])
+    """
+
+    KIND = "slim-demucs"
+    segment_frames = SEGMENT_FRAMES
+
+    def __init__(self, config: DemucsConfig):
+        super().__init__()
+        self.config = config
+        self.name = "untrained"
+        self.card: dict = {}
+        self.widths = config.widths
+        sides = list(zip((1, *config.channels), config.channels, strict=False))
+        self.encoders = nn.ModuleList(
+            Encoder(narrow, wide, normalised=level > 1) for level, (narrow, wide) in enumerate(sides)
+        )
+        deepest = config.channels[-1]
+        self.norm = SlimNorm(deepest, axis=1)
+        self.recurrent = SlimGRU(deepest, deepest, layers=config.recurrent_layers, full_in=True)
+        self.decoders = nn.ModuleList(
+            Decoder(wide, narrow, last=level == 0) for level, (narrow, wide) in reversed(list(enumerate(sides)))
+        )
+        _begin_as_bands(self.encoders[0], self.decoders[-2], self.decoders[-1])
+        self.router = Router(len(self.widths), bands=config.router_bands, width=config.router_width)
+
+    @classmethod
+    def from_card(cls, card: dict) -> SlimDemucs:
+        """An untrained network of the shape that a card holds under ``network``."""
+        return cls(DemucsConfig.from_dict(card["network"]))
+
+    def route(self, wave: Tensor, target: float, router: Router | None = None) -> Tensor:
+        """The router's logits [B, S, W] for waves [B, samples] and a target utilisation; or those of another router."""
+        padded = functional.pad(wave, (0, -wave.shape[-1] % HOP))
+        levelled = level_out(padded, wave.new_zeros(wave.shape[0], 2))[0]
+        return (router or self.router)(levelled, wave.new_full(wave.shape[:1], target))[0]
+
+    # ---- one width after the other
+
+    def initial_state(self, batch: int) -> State:
+        """State before the first sample."""
+        zero, channels = self.norm.gain.new_zeros, self.config.channels
+        return State(
+            tuple(zero(batch, n, KERNEL - STRIDE) for n in (1, *channels[:-1])),
+            tuple(zero(batch, n, 1) for n in reversed(channels)),
+            zero(self.config.recurrent_layers, batch, channels[-1]),
+        )
+
+    def forward(self, wave: Tensor, choice: float | Tensor = 1.0) -> Tensor:
+        """Enhance waves [B, samples].
+
+        Parameters
+        ----------
+        wave : Tensor [B, samples] at 16 kHz
+        choice : float or Tensor [B, S, W]
+            One width for all, or one-hot widths of the S = ceil(samples / 2048) segments. Where the choice has a gradient
+            every width is computed and mixed by it; otherwise the chosen one alone.
+        """
+        samples = wave.shape[-1]
+        if isinstance(choice, Tensor):
+            segments = math.ceil(samples / SEGMENT)
+            if choice.shape != (wave.shape[0], segments, len(self.widths)):
+                expected = (wave.shape[0], segments, len(self.widths))
+                raise ValueError(f"choice has the shape {tuple(choice.shape)}; needed is {expected}")
+            if choice.requires_grad:
+                wave = functional.pad(wave, (0, segments * SEGMENT - samples))
+                levelled, level, _ = level_out(wave, wave.new_zeros(wave.shape[0], 2))
+                return ((levelled - self._mixed(levelled, choice)) * level)[:, :samples]
+            rows = [self._segments(row, chosen) for row, chosen in zip(wave.split(1), choice, strict=True)]
+            return torch.cat(rows)
+        levelled, level, _ = level_out(
+            functional.pad(wave, (0, -samples % HOP)), wave.new_zeros(wave.shape[0], 2)
+        )
+        noise, _ = self._run(levelled, float(choice), self.initial_state(wave.shape[0]))
+        return ((levelled - noise) * level)[:, :samples]
+
+    def _segments(self, wave: Tensor, chosen: Tensor) -> Tensor:
+        """One wave [1, samples] with the one-hot widths [S, W] of its segments."""
+        padded = functional.pad(wave, (0, -wave.shape[-1] % HOP))
+        levelled, level, _ = level_out(padded, wave.new_zeros(1, 2))
+        noise, _ = self.run_segments(levelled, chosen.argmax(-1).tolist(), self.initial_state(1))
+        return ((levelled - noise) * level)[:, : wave.shape[-1]]
+
+    def run_segments(self, levelled: Tensor, chosen: list[int], state: State) -> tuple[Tensor, State]:
+        """Noise [1, samples] of a levelled wave of whole frames, at the widths (indices) of its segments."""
+        parts = []
+        for first, last in equal_runs(chosen):
+            part = levelled[:, first * SEGMENT : last * SEGMENT]
+            noise, state = self._run(part, self.widths[chosen[first]], state)
+            parts.append(noise)
+        return torch.cat(parts, -1), state
+
+    def _run(self, levelled: Tensor, width: float, state: State) -> tuple[Tensor, State]:
+        """Noise [B, samples] of whole frames at one width, and the new state."""
+        x, skips, before, after = levelled[:, None], [], [], []
+        for encoder, past in zip(self.encoders, state.convolutions, strict=True):
+            x = x if encoder.norm is None else encoder.norm(x)
+            before.append(_tail(past, x))
+            x = encoder(x, width, past)
+            skips.append(x)
+        y, recurrent = self.recurrent(self.norm(x).transpose(1, 2), width, state.recurrent)
+        x = functional.pad(y, (0, x.shape[1] - y.shape[-1])).transpose(1, 2)
+        for decoder, past in zip(self.decoders, state.transposed, strict=True):
+            x = decoder.mix(x + skips.pop(), width)
+            after.append(_tail(past, x))
+            x = decoder.expand(x, width, past)
+        held = state.recurrent[..., recurrent.shape[-1] :]
+        recurrent = torch.cat([recurrent, held], -1)
+        return x[:, 0], State(tuple(before), tuple(after), recurrent)
+
+    # ---- all widths at once, for training
+
+    def _mixed(self, levelled: Tensor, choice: Tensor) -> Tensor:
+        """Noise [B, samples] with the straight-through gradient of every width from every layer."""
+        x, skips, widths = levelled[:, None], [], self.widths
+        for encoder in self.encoders:
+            x = x if encoder.norm is None else encoder.norm(x)
+            x = Mix.apply(choice, *(encoder(x, width, None) for width in widths))
+            skips.append(x)
+        x = self._recur(self.norm(x), choice)
+        for decoder in self.decoders:
+            x = x + skips.pop()
+            x = Mix.apply(choice, *(decoder.mix(x, width) for width in widths))
+            x = Mix.apply(choice, *(decoder.expand(x, width, None) for width in widths))
+        return x[:, 0]
+
+    def _recur(self, x: Tensor, choice: Tensor) -> Tensor:
+        """The GRU on x [B, C, T], segment by segment at all widths from the same state."""
+        state = x.new_zeros(self.config.recurrent_layers, x.shape[0], x.shape[1])
+        sliced = [self.recurrent.weights(width) for width in self.widths]
+        outputs = []
+        for part, chosen in zip(x.transpose(1, 2).split(SEGMENT_FRAMES, 1), choice.unbind(1), strict=True):
+            results = [
+                self.recurrent(part, width, state, weights) for width, weights in zip(self.widths, sliced, strict=True)
+            ]
+            one = chosen[:, None]  # a single segment
+            outputs.append(Mix.apply(one, *(y.transpose(1, 2).contiguous() for y, _ in results)))
+            # The units beyond a width hold: to the next segment its state is the old one there.
+            reached = [torch.cat([new, state[..., new.shape[-1] :]], -1) for _, new in results[:-1]] + [results[-1][1]]
+            state = (torch.stack(reached, -1) * chosen[:, None]).sum(-1)
+        return torch.cat(outputs, -1)
+
+    # ---- as the main network: gates, enhancement, streams
+
+    @property
+    def gate_names(self) -> list[str]:
+        """Names of the K = W - 1 gates of the thermometer, "over 1/8" and so on."""
+        return step_names(self.widths)
+
+    def utilisation(self, gates: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        """Width of each frame, [...], of thermometer gates [..., K].
+
+        Examples
+        --------
+        >>> SlimDemucs(DemucsConfig()).utilisation(np.array([[0, 0, 0], [1, 1, 0], [1, 1, 1]]))
+        array([0.125, 0.5  , 1.   ])
+        """
+        steps = np.diff(self.widths)
+        return self.widths[0] + gates @ (torch.as_tensor(steps, dtype=gates.dtype) if isinstance(gates, Tensor) else steps)
+
+    def count(self) -> WidthCount:
+        """MACs layer by layer, per frame of 256 samples."""
+        widths, layers = self.widths, []
+        positions = [HOP // STRIDE**level for level in range(LEVELS + 1)]
+        for level, encoder in enumerate(self.encoders, start=1):
+            layers += rows(
+                f"encoder {level}", lambda u, e=encoder: e.convolution.macs(u) + e.mixing.macs(u), widths,
+                positions=positions[level], modules=[encoder],
+            )  # fmt: skip
+        layers += rows("recurrent", self.recurrent.macs, widths, modules=[self.norm, self.recurrent])
+        for level, decoder in zip(range(LEVELS, 0, -1), self.decoders, strict=True):
+            layers += rows(
+                f"decoder {level}", lambda u, d=decoder: d.mixing.macs(u) + d.convolution.macs(u), widths,
+                positions=positions[level], modules=[decoder],
+            )  # fmt: skip
+        # The router has one width and runs once a segment; its share of a frame is rounded up.
+        cost = math.ceil(self.router.macs() / SEGMENT_FRAMES)
+        router = rows("policy", lambda _: cost, widths[-1:], modules=[self.router])
+        return WidthCount((*layers, *router), widths)
+
+    def enhance(self, wave, sample_rate: int, *, budget: float | None = None, policy="learned"):
+        """Enhance a signal of any rate; see :meth:`dsn_lite.model.Network.enhance`.
+
+        Parameters
+        ----------
+        wave, sample_rate : as there
+        budget : wanted mean width; the router was trained for 0.1 to 0.75, 0 is the narrowest and 1 the widest alone.
+        policy : "learned", "open" (the widest), "closed" (the narrowest), a width such as 0.25, or gates [T, K]
+        """
+        from dsn_lite.enhancement import enhance  # it is built on this module
+
+        return enhance(self, wave, sample_rate, budget=budget, policy=policy)
+
+    def soften(self, share: float) -> None:
+        """Subtract only ``1 - share`` of what is taken for noise, for good.
+
+        A network trained on little noise is too sure of itself on noises it has not heard, and on speech that is nearly
+        clean. What share helps is measured on the validation split (``tools/soften.py``); see also
+        :meth:`dsn_lite.model.Network.soften`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> network, wave = SlimDemucs(DemucsConfig()).eval(), torch.randn(1, 4096)
+        >>> network.soften(1.0)
+        >>> bool(torch.allclose(network(wave), wave, atol=1e-5))
+        True
+        """
+        if not 0 <= share <= 1:
+            raise InputError(f"share {share}: must lie between 0 (all of it) and 1 (the input as it is)")
+        with torch.no_grad():
+            for values in self.decoders[-1].convolution.parameters():
+                values *= 1 - share
+
+    def stream(self, *, budget: float | None = None, policy="learned"):
+        """A stream of one channel; see :class:`dsn_lite.slimmable.demucs.stream.DemucsStream`."""
+        from dsn_lite.slimmable.demucs.stream import DemucsStream
+
+        return DemucsStream(self, budget=budget, policy=policy)
+
+
+def level_out(wave: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Divide a wave by its level so far.
+
+    The level of a frame of 256 samples is the root of the mean power up to its end, older frames counting less.
+
+    Parameters
+    ----------
+    wave : Tensor [B, samples], whole frames
+    state : Tensor [B, 2], zero at the start
+
+    Returns
+    -------
+    levelled wave [B, samples], level [B, samples], new state
+
+    Examples
+    --------
+    >>> import torch
+    >>> levelled, level, _ = level_out(torch.full((1, 512), 0.5), torch.zeros(1, 2))
+    >>> levelled[0, -1].round(decimals=3), level[0, -1].round(decimals=3)
+    (tensor(1.), tensor(0.5000))
+    """
+    powers = wave.unflatten(-1, (-1, HOP)).square().mean(-1)
+    pairs = torch.stack([powers, torch.ones_like(powers)])  # [2, B, T]
+    frames = torch.arange(powers.shape[-1], device=wave.device)
+    age = frames[None] - frames[:, None]  # [earlier, later]
+    weights = torch.where(age >= 0, _FORGET ** age.clamp_min(0), 0.0).to(wave.dtype)
+    carried = state.T[..., None] * (_FORGET ** (frames + 1)).to(wave.dtype)
+    sums = pairs @ weights + carried
+    level = (sums[0] / sums[1] + _QUIET).sqrt().repeat_interleave(HOP, -1)
+    return wave / level, level, sums[..., -1].T
+
+
+def equal_runs(chosen: list[int]) -> Iterator[tuple[int, int]]:
+    """Runs of equal entries as [first, last).
+
+    Examples
+    --------
+    >>> list(equal_runs([3, 3, 0, 3]))
+    [(0, 2), (2, 3), (3, 4)]
+    """
+    first = 0
+    for index in range(1, len(chosen) + 1):
+        if index == len(chosen) or chosen[index] != chosen[first]:
+            yield first, index
+            first = index
+
+
+def _tail(past: Tensor, x: Tensor) -> Tensor:
+    """The last positions, as many as `past` [B, C, n] has, of past and x [B, fewer C, T], filled up with zeros."""
+    n = past.shape[-1]
+    recent = functional.pad(x[..., -n:], (0, 0, 0, past.shape[1] - x.shape[1]))
+    return recent if x.shape[-1] >= n else torch.cat([past, recent], -1)[..., -n:]

@@ -1,0 +1,386 @@
+"""Training of the slimmable DEMUCS: first every width, then the router and the widths together.
+
+First the sandwich rule (Yu and Huang, arXiv 1903.05134): in each step the widest, the narrowest and one width between, each
+for the whole batch. Then the router chooses for every segment, end to end: the speech loss reaches it through what each
+width would have made of each layer, and one target utilisation a step, drawn for the whole batch, is what it is to meet
+over the batch, so that it has to distribute. One constant width a step keeps the widths good meanwhile.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce as sum_over_processes
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from dsn_lite.audio.spectral import compress, power, stft
+from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.errors import InputError
+from dsn_lite.network import gates as gating
+from dsn_lite.slimmable import choice as choosing
+from dsn_lite.slimmable.demucs.network import SEGMENT, TARGETS, DemucsConfig, SlimDemucs
+from dsn_lite.training.loop import Loop, Plan, build, one_thread
+from dsn_lite.training.losses import REFERENCE_RMS, SpeechLoss
+
+SHOWN = (0.1, 0.25, 0.5, 0.75)
+"""Targets that the log and the validation show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemucsPlan(Plan):
+    """Everything that decides a run; shares are of the whole run, 0..1."""
+
+    network: DemucsConfig = field(default_factory=DemucsConfig)
+    loss: SpeechLoss = field(default_factory=SpeechLoss)
+    router_from: float = 0.5
+    """When the router begins to choose."""
+    full_pressure: float = 0.2
+    """Share of the router's time after which the weight of the target has risen to its full value."""
+    noise_fades: tuple[float, float] = (0.2, 0.7)
+    """Between these shares of the router's time the Gumbel noise fades from 1 to 0: a router that tosses coins meets its
+    target in training and fails in use, where nothing is tossed."""
+    temperature: tuple[float, float] = (1.0, 0.5)
+    """Temperature when the router begins and at the end."""
+    weight: float = 3.0
+    """Weight of the squared distance of the batch's utilisation from its target."""
+    measure: Literal["width", "macs"] = "width"
+    """What utilisation is: the mean width, or the mean share of the widest width's MACs."""
+    spread: float = 0.01
+    """Weight of the guard against collapse: how far the mean of the choices is from using all widths alike. It fades with
+    the noise."""
+    teach_items: int = 0
+    """Mixtures on which a router that chooses from the first step on is taught before; 0 for none. See
+    :meth:`DemucsTraining.teach_router`."""
+    teach_steps: int = 800
+    teach_memory: float = 0.85
+    """Weight of the past, a segment older, in what the taught router goes by. A change of the width costs quality at the
+    seam, which the losses at constant widths do not show, so that it should not follow every segment."""
+    router_rate: float = 1.0
+    """Learning rate of the router, as a multiple."""
+
+    def __post_init__(self) -> None:
+        if self.measure not in ("width", "macs"):
+            raise InputError(f"measure is {self.measure!r}; choose width or macs")
+        if not 0 <= self.router_from <= 1:
+            raise InputError(f"router_from is {self.router_from}; it must lie between 0 and 1")
+
+    @classmethod
+    def from_dict(cls, values: dict, source: str = "configuration") -> Self:
+        """The plan from plain values."""
+        values = dict(values)
+        values["network"] = DemucsConfig.from_dict(values.get("network") or {})
+        loss = dict(values.get("loss") or {})
+        if "windows" in loss:
+            loss["windows"] = tuple(loss["windows"])
+        values["loss"] = build(SpeechLoss, loss, source)
+        for name in ("noise_fades", "temperature"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return build(cls, values, source)
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return {**super().to_dict(), "network": self.network.to_dict()}
+
+
+class DemucsTraining(Loop):
+    """A run of the slimmable DEMUCS; parameters as for :class:`dsn_lite.training.loop.Loop`."""
+
+    PLAN = DemucsPlan
+    plan: DemucsPlan
+    network: SlimDemucs
+
+    def __init__(
+        self, plan: DemucsPlan, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
+    ):
+        torch.manual_seed(plan.seed)
+        network = SlimDemucs(plan.network)
+        if plan.start_from:
+            from dsn_lite.zoo import load
+
+            given = load(plan.start_from)
+            if getattr(given, "KIND", None) != SlimDemucs.KIND or given.config != plan.network:
+                raise InputError(f"{plan.start_from}: weights of another network; start from those of this configuration")
+            network.load_state_dict(given.state_dict())
+        router = list(network.router.parameters())
+        chosen = {id(parameter) for parameter in router}
+        others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+        groups = [
+            {"params": others, "multiple": 1.0},
+            # No decay, which would wear it away before its time comes.
+            {"params": router, "multiple": plan.router_rate, "weight_decay": 0.0},
+        ]
+        super().__init__(plan, network, corpus, folder, device=device, workers=workers, groups=groups)
+        costs = network.count().width_mmacs
+        self.macs_share = torch.as_tensor(costs / costs[-1], dtype=torch.float32, device=self.device)
+        self.prices = self.macs_share if plan.measure == "macs" else torch.tensor(network.widths, device=self.device)
+
+    def dataset(self, split: str, size: int | None) -> Mixtures:
+        """Mixtures of the corpus; validation has seed 0."""
+        return Mixtures(self.corpus, split, self.plan.seconds, seed=0 if split == "valid" else self.plan.seed, size=size)
+
+    def prepare(self) -> None:
+        """Teach the router where it chooses from the first step on."""
+        if self.plan.teach_items and not self.plan.router_from:
+            self.teach_router()
+
+    def teach_router(self) -> None:
+        """Let the router learn what each width is worth, from the widths as they are.
+
+        Every mixture is run once at each constant width, which gives the loss of each segment at each width. A second
+        router, that is thrown away, learns to foretell these losses from the noisy sound: what cannot be heard beforehand
+        averages out. For a target there is a price lambda at which choosing the least of ``foretold loss + lambda * cost``
+        spends just the target, and the router learns these choices. Left to itself it finds a pattern that meets the
+        target, and hardly ever the one that is worth it; priced by the true losses it would miss the target, because it
+        cannot tell them apart as well as they differ.
+        """
+        plan, network = self.plan, self.network.eval()
+        wave, losses = self._losses_of_widths()
+        low, high = TARGETS
+        targets = [low * (high / low) ** (i / 9) for i in range(10)]
+        generator = torch.Generator().manual_seed(plan.seed)
+        teacher = copy.deepcopy(network.router)
+
+        def learn(router: nn.Module, title: str, wrong: Callable[[Tensor, int], Tensor]) -> None:
+            optimiser = torch.optim.AdamW(router.parameters(), betas=(0.9, 0.99))
+            for step in self.show(range(plan.teach_steps), title):
+                for group in optimiser.param_groups:
+                    group["lr"] = 3e-3 * min(1.0, (step + 1) / 50) * (1 - step / plan.teach_steps)
+                item = torch.randint(len(wave), (32,), generator=generator).to(self.device)
+                total = wrong(item, int(torch.randint(len(targets), (), generator=generator)))
+                optimiser.zero_grad()
+                total.backward()
+                nn.utils.clip_grad_norm_(router.parameters(), 1.0)
+                optimiser.step()
+
+        def foretold(item: Tensor | slice) -> Tensor:
+            return network.route(wave[item], TARGETS[0], teacher)
+
+        learn(teacher, "what widths are worth", lambda item, _: (foretold(item) - losses[item]).square().mean())
+        with torch.no_grad():
+            values = torch.cat([foretold(slice(first, first + 64)) for first in range(0, len(wave), 64)])
+            values = recent_mean(values, plan.teach_memory)
+        chosen = [(values + price_of(values, self.prices, target) * self.prices).argmin(-1) for target in targets]
+
+        def disagreement(item: Tensor, number: int) -> Tensor:
+            logits = network.route(wave[item], targets[number])
+            return functional.cross_entropy(logits.flatten(0, 1), chosen[number][item].flatten())
+
+        learn(network.router, "router", disagreement)
+        self.network.zero_grad()
+        self.start_average()
+
+    @torch.no_grad()
+    def _losses_of_widths(self) -> tuple[Tensor, Tensor]:
+        """Mixtures [N, samples] and their losses [N, S, W] at each constant width.
+
+        Those of a segment have the mean 0 over the widths; the widest gains 1 in the mean over the segments.
+        """
+        plan, network = self.plan, self.network
+        loader = DataLoader(
+            self.dataset("train", None), batch_size=8, sampler=range(plan.teach_items), num_workers=self.workers,
+            worker_init_fn=one_thread,
+        )  # fmt: skip
+        waves, found = [], []
+        for batch in self.show(loader, "widths"):
+            noisy, clean = batch["noisy"].to(self.device), batch["clean"].to(self.device)
+            found.append(teaching_losses([network(noisy, u) for u in network.widths], clean, plan.loss))
+            waves.append(noisy)
+        losses = torch.cat(found)
+        losses = losses - losses.mean(-1, keepdim=True)
+        return torch.cat(waves), losses / (losses[..., 0] - losses[..., -1]).abs().mean()
+
+    def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Speech loss of the step's widths, and from `router_from` on of the routed batch with its target."""
+        if self.step < self.plan.router_from * self.plan.steps:
+            return self._sandwich(batch["noisy"], batch["clean"], generator)
+        return self._route(batch["noisy"], batch["clean"], generator)
+
+    def _sandwich(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        widths, values = self.network.widths, {}
+        used = [widths[-1], widths[0]]
+        if len(widths) > 2:
+            used.append(widths[1 + int(torch.randint(len(widths) - 2, (), generator=generator))])
+        losses = []
+        for width in used:
+            losses.append(self.plan.loss(self.wrapped(noisy, width), clean).mean())
+            values[f"loss_{width:g}"] = losses[-1].item()
+        total = torch.stack(losses).mean()
+        # Several processes need a gradient for every parameter, if only of zero; one does the same, to be their equal.
+        total = total + 0 * sum(parameter.sum() for parameter in self.network.router.parameters())
+        return total, {"loss": total.item(), **values}
+
+    def _route(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        plan, network = self.plan, self.network
+        since = (self.step / plan.steps - plan.router_from) / max(1e-9, 1 - plan.router_from)
+        fading = 1 - min(1.0, max(0.0, (since - plan.noise_fades[0]) / (plan.noise_fades[1] - plan.noise_fades[0])))
+        low, high = TARGETS
+        # As the widths do, targets spread evenly by their logarithm.
+        target = low * (high / low) ** float(torch.rand((), generator=generator))
+        segments = math.ceil(noisy.shape[-1] / SEGMENT)
+        noise = gating.gumbel_noise((plan.batch, segments, len(network.widths)), generator=generator)
+        kept = network.widths[int(torch.randint(len(network.widths), (), generator=generator))]
+
+        logits = network.route(noisy, target)
+        temperature = gating.anneal(*plan.temperature, since)
+        choice = choosing.sample(logits, temperature, noise[self.own].to(self.device) * fading)
+        routed = plan.loss(self.wrapped(noisy, choice), clean).mean()
+        constant = plan.loss(self.wrapped(noisy, kept), clean).mean()
+        probabilities = logits.softmax(-1)
+        # Of the hard choices, which are what is spent, and of the probabilities, whose gradient has no noise.
+        usage = self._batch_mean(torch.stack([choice, probabilities]))  # [2, W]
+        missed = ((usage @ self.prices) - target).square().mean()
+        mean = usage[1].clamp_min(1e-6)
+        uneven = math.log(len(mean)) + (mean * mean.log()).sum()
+        pressure = plan.weight * min(1.0, 0.2 + 0.8 * since / max(plan.full_pressure, 1e-9))
+        total = (routed + constant) / 2 + pressure * missed + plan.spread * fading * uneven
+        reached = float(usage[0].detach() @ self.prices)
+        nearest = min(SHOWN, key=lambda shown: abs(math.log(shown / target)))
+        values = {
+            "loss": routed.item(), f"loss_{kept:g}": constant.item(), "missed": missed.item(),
+            "target": target, "utilisation": reached, f"utilisation_at_{nearest:g}": reached,
+            "decided": probabilities.detach().amax(-1).mean().item(),
+        }  # fmt: skip
+        return total, values
+
+    def _batch_mean(self, values: Tensor) -> Tensor:
+        """Mean over items and segments of values [..., B, S, W], over all processes."""
+        mean = values.mean((-3, -2))
+        return sum_over_processes(mean) / self.world if self.world > 1 else mean
+
+    @torch.no_grad()
+    def validate(self) -> dict:
+        """Loss at each width and at each of four targets, and how the router's widths behave.
+
+        The deviations of the width are those within an item (over its segments, mean over the items) and among the items'
+        means. Where both are near zero the router has collapsed to one width.
+        """
+        plan, network, losses, chosen = self.plan, self.averaged(), {}, {}
+        dataset = self.dataset("valid", plan.valid_items)
+        for first in range(0, plan.valid_items, 8):
+            items = [dataset[i] for i in range(first, min(first + 8, plan.valid_items))]
+            noisy, clean = (torch.stack([item[name] for item in items]).to(self.device) for name in ("noisy", "clean"))
+            for width in network.widths:
+                losses.setdefault(f"valid_{width:g}", []).append(plan.loss(network(noisy, width), clean))
+            if self.step <= plan.router_from * plan.steps:
+                continue
+            for target in SHOWN:
+                choice = choosing.decide(network.route(noisy, target))
+                losses.setdefault(f"valid_at_{target:g}", []).append(plan.loss(network(noisy, choice), clean))
+                chosen.setdefault(target, []).append(choice)
+        values = {name: float(torch.cat(parts).mean()) for name, parts in losses.items()}
+        for target, parts in chosen.items():
+            choice = torch.cat(parts)
+            width = choice @ torch.tensor(network.widths, device=choice.device)  # [items, segments]
+            values[f"utilisation_valid_at_{target:g}"] = float(width.mean())
+            values[f"share_of_macs_at_{target:g}"] = float((choice @ self.macs_share).mean())
+            values[f"std_segments_at_{target:g}"] = float(width.std(1).mean())
+            values[f"std_items_at_{target:g}"] = float(width.mean(1).std())
+        return values
+
+    def card(self, network: nn.Module) -> dict:
+        """What utilisation the router was asked for, and what each width costs."""
+        costs = zip(network.widths, network.count().width_mmacs, strict=True)
+        return {
+            "measure": self.plan.measure,
+            "mmacs_per_second": {f"{width:g}": round(float(cost), 3) for width, cost in costs},
+        }
+
+
+def segment_losses(enhanced: Tensor, clean: Tensor, window: int = 512, exponent: float = 0.3) -> Tensor:
+    """Compressed spectral loss [B, S] of each segment of 2048 samples; waves [B, samples], scaled item by item.
+
+    Examples
+    --------
+    >>> import torch
+    >>> clean = torch.randn(2, 4096)
+    >>> wrong = torch.cat([torch.zeros(2, 2048), torch.ones(2, 2048)], -1)
+    >>> first, last = segment_losses(clean + wrong, clean)[0]
+    >>> bool(last > 5 * first)
+    True
+    """
+    scale = REFERENCE_RMS / clean.square().mean(-1, keepdim=True).add(1e-8).sqrt()
+    spectra = [compress(stft(wave * scale, window), exponent, floor=1e-6) for wave in (enhanced, clean)]
+    magnitudes = power(spectra[0]).add(1e-6).sqrt() - power(spectra[1]).add(1e-6).sqrt()
+    frames = (0.7 * magnitudes.square() + 0.3 * power(spectra[0] - spectra[1])).mean(-1)  # [B, T]
+    per_segment = SEGMENT // (window // 2)
+    frames = frames[:, : math.ceil(clean.shape[-1] / SEGMENT) * per_segment]
+    missing = -frames.shape[1] % per_segment
+    return functional.pad(frames, (0, missing)).unflatten(1, (-1, per_segment)).mean(-1)
+
+
+def waveform_losses(enhanced: list[Tensor], clean: Tensor, best_ratio: float = 1e-4) -> Tensor:
+    """What each segment has in the waveform term of the loss at each of W widths, [B, S, W]; waves [B, samples].
+
+    The term is the logarithm of an error summed over the whole item. To first order it changes by the change of a segment's
+    error over the error of all: where speech is loud a wide segment gains more than where it is soft.
+
+    Examples
+    --------
+    >>> import torch
+    >>> clean = torch.randn(1, 4096)
+    >>> bad = clean + torch.tensor([[0.1, 0.3]]).repeat_interleave(2048, -1)
+    >>> found = waveform_losses([bad, 0.5 * bad + 0.5 * clean], clean)[0]
+    >>> bool(found[1, 0] - found[1, 1] > 8 * (found[0, 0] - found[0, 1]))  # the second segment has nine times the error
+    True
+    """
+    missing = -clean.shape[-1] % SEGMENT
+    squares = torch.stack([functional.pad(wave - clean, (0, missing)).square() for wave in enhanced], -1)
+    errors = squares.unflatten(1, (-1, SEGMENT)).sum(2)
+    total = errors.sum(1).mean(-1) + best_ratio * clean.square().sum(-1) + 1e-8
+    return errors.shape[1] * errors / (math.log(10) * total[:, None, None])
+
+
+def teaching_losses(enhanced: list[Tensor], clean: Tensor, loss: SpeechLoss) -> Tensor:
+    """What a router is taught by: the loss [B, S, W] of each segment in each of W enhanced waves [B, samples].
+
+    Examples
+    --------
+    >>> import torch
+    >>> clean = torch.randn(1, 4096)
+    >>> teaching_losses([0.9 * clean, 0.5 * clean], clean, SpeechLoss()).diff(dim=-1).gt(0).flatten().tolist()
+    [True, True]
+    """
+    spectral = torch.stack([segment_losses(wave, clean) for wave in enhanced], -1)
+    return spectral + loss.waveform * waveform_losses(enhanced, clean, loss.best_ratio)
+
+
+def recent_mean(values: Tensor, memory: float) -> Tensor:
+    """Mean [B, S, W] over this segment and those before, each weighing `memory` times as much as the next.
+
+    Examples
+    --------
+    >>> import torch
+    >>> recent_mean(torch.tensor([[[3.0], [0.0], [0.0]]]), 0.5).flatten()
+    tensor([3.0000, 1.0000, 0.4286])
+    """
+    age = torch.arange(values.shape[1], device=values.device)
+    weights = torch.tril(memory ** (age[:, None] - age).clamp_min(0).to(values.dtype))  # [now, then]
+    return torch.einsum("ts,bsw->btw", weights / weights.sum(-1, keepdim=True), values)
+
+
+def price_of(losses: Tensor, costs: Tensor, target: float) -> float:
+    """Price at which choosing the least of loss + price * cost spends a mean of `target`; losses [..., W], costs [W].
+
+    Examples
+    --------
+    >>> import torch
+    >>> losses = torch.tensor([[1.0, 0.0], [0.5, 0.0]])
+    >>> price = price_of(losses, torch.tensor([0.0, 1.0]), 0.5)
+    >>> round(price, 3)  # where the second item no longer pays for its better half
+    0.5
+    """
+    low, high = 0.0, 1e4
+    for _ in range(60):
+        middle = (low + high) / 2
+        used = float(costs[(losses + middle * costs).argmin(-1)].mean())
+        low, high = (middle, high) if used > target else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,89 @@
+"""What training minimises: distance to the clean speech, and distance of the activation to its target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dsn_lite.audio.spectral import compress, power, stft
+from dsn_lite.training.perceptual import perceptual_distance
+
+REFERENCE_RMS = 0.05
+"""The clean signal is scaled to this RMS before it is compared, so that loud and quiet items weigh the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechLoss:
+    """Multi-resolution compressed spectral loss with a waveform term.
+
+    For each window length, with ``|S|^c`` the compressed magnitude of the clean and ``|Y|^c`` of the enhanced signal:
+    ``magnitude * mean((|Y|^c - |S|^c)^2) + complex * mean(|Y^c - S^c|^2)``, averaged over the window lengths (weights and
+    lengths after FTF-Net, arXiv 2505.21057), plus ``waveform`` times the error-to-speech ratio in bel. Without the last
+    term clips that are nearly clean get worse. And plus ``perceptual`` times the distance in loudness of
+    :func:`~dsn_lite.training.perceptual.perceptual_distance`, near to PESQ: it hears what the other terms count little.
+
+    Examples
+    --------
+    >>> loss, clean = SpeechLoss(), torch.randn(2, 8000) * 0.1
+    >>> near, far = loss(clean * 1.01, clean), loss(clean + 0.1 * torch.randn(2, 8000), clean)
+    >>> near.shape, bool((near < far).all())
+    (torch.Size([2]), True)
+    """
+
+    windows: tuple[int, ...] = (320, 512, 768)
+    exponent: float = 0.3
+    magnitude: float = 0.7
+    complex: float = 0.3
+    waveform: float = 0.03
+    perceptual: float = 0.0
+    best_ratio: float = 1e-4
+    """Error-to-speech power ratio below which the waveform term no longer rewards (1e-4: 40 dB)."""
+
+    def __call__(self, enhanced: Tensor, clean: Tensor) -> Tensor:
+        """Loss [B] of enhanced [B, samples] against clean [B, samples]."""
+        scale = REFERENCE_RMS / clean.square().mean(-1, keepdim=True).add(1e-8).sqrt()
+        enhanced, clean = enhanced * scale, clean * scale
+        total = enhanced.new_zeros(enhanced.shape[0])
+        for length in self.windows:
+            # The floor of the power keeps the gradient of |Y|^0.3 bounded where the spectrum is almost zero.
+            estimate = compress(stft(enhanced, length), self.exponent, floor=1e-6)
+            target = compress(stft(clean, length), self.exponent, floor=1e-6)
+            magnitudes = power(estimate).add(1e-6).sqrt() - power(target).add(1e-6).sqrt()
+            total = total + self.magnitude * magnitudes.square().mean((1, 2))
+            total = total + self.complex * power(estimate - target).mean((1, 2))
+        error = (enhanced - clean).square().sum(-1)
+        ratio = error / clean.square().sum(-1).clamp_min(1e-8)
+        total = total / len(self.windows) + self.waveform * torch.log10(ratio + self.best_ratio)
+        return total + self.perceptual * perceptual_distance(enhanced, clean) if self.perceptual else total
+
+
+def activation(gates: Tensor, weights: Tensor) -> Tensor:
+    """Share [B] of the dynamic multiply-accumulates that the gates [B, T, K] open; `weights` [K] are MACs a frame.
+
+    Examples
+    --------
+    >>> activation(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.tensor([3.0, 1.0]))
+    tensor([0.8750])
+    """
+    return (gates * (weights / weights.sum())).sum(-1).mean(-1)
+
+
+def activation_loss(gates: Tensor, weights: Tensor, target: Tensor) -> Tensor:
+    """Squared distance [B] of the activation of gates [B, T, K] to the `target` [B] of each utterance."""
+    return (activation(gates, weights) - target).square()
+
+
+def usage_loss(rate: Tensor, low: float = 0.1, high: float = 0.9) -> Tensor:
+    """Penalty (scalar) on a gate that is nearly always open or nearly always closed over a batch.
+
+    A gate that has become constant gets no more gradient and stays so: the collapse of the policy. The penalty looks at
+    the share `rate` [K] of open frames over a batch; it leaves single decisions as sharp as they like.
+
+    Examples
+    --------
+    >>> usage_loss(torch.full((3,), 0.5)).item(), usage_loss(torch.ones(3)).item() > 0
+    (0.0, True)
+    """
+    return ((low - rate).clamp_min(0).square() + (rate - high).clamp_min(0).square()).mean()
