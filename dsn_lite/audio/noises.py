@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dsn_lite import audio
-from dsn_lite.audio import clips
+from dsn_lite.audio import clips, files
 from dsn_lite.errors import InputError
 
 RMS = 0.05  # of every noise, -26 dB relative to full scale
@@ -211,7 +210,7 @@ def _babble(rng: np.random.Generator, n: int, rate: int) -> np.ndarray:
     tail = rng.standard_normal(t.size) * 10 ** (-3 * t / 0.4)
     tail = np.convolve(tail, [0.25, 0.5, 0.25], mode="same")
     echo = _convolve(far, tail / np.sqrt(np.sum(tail**2)))
-    return audio.resample(direct + 0.5 * echo, _CLIP_RATE, rate)[:n].astype(np.float64)
+    return files.resample(direct + 0.5 * echo, _CLIP_RATE, rate)[:n].astype(np.float64)
 
 
 _MAKERS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {

@@ -1,0 +1,209 @@
+"""The ground plan: which room may import which, no circle, and how long things may be; read from the syntax trees.
+
+    errors <- audio <- { plots, data, network } <- { engine, evaluation } <- training <- slimmable
+           <- { zoo, book, widgets } <- commands <- cli
+
+A room imports from rooms to its left, not from its right and not from its neighbour inside the braces. Imports inside
+functions and those for types alone count. What breaks a rule today stands below by name; who mends it takes it out.
+"""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsn_lite._names import _MOVED
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "dsn_lite"
+FLOORS = [
+    {"errors"}, {"audio"}, {"plots", "data", "network"}, {"engine", "evaluation"}, {"training"}, {"slimmable"},
+    {"zoo", "book", "widgets"}, {"commands"}, {"cli"}, {"__main__"},
+]  # fmt: skip
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+# Modules of the network of before, which go when the next one has its weights, and the rooms they would be in.
+FORMER = {
+    "config": "network", "model": "network", "policy": "network", "macs": "network", "blocks": "network",
+    "pruning": "network", "enhancement": "network", "kernel": "engine", "export": "engine",
+}  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------- what is not yet so
+UPWARD = {
+    "commands.enhance -> cli", "engine.bench -> evaluation.provenance", "enhancement -> engine.stream",
+    "slimmable.demucs.train -> zoo", "slimmable.separator.train -> zoo", "training.former -> zoo", "training.loop -> zoo",
+}  # fmt: skip
+CIRCLES = {
+    "data.corpus data.mixing data.recipes", "engine.stream enhancement export kernel macs model",
+    "slimmable.demucs.network slimmable.demucs.stream",
+}  # fmt: skip
+LONG_MODULES = {
+    "audio.files", "commands.enhance", "data.recipes", "engine.bench", "engine.stream", "evaluation.scoring", "export",
+    "kernel", "model", "plots.maps", "slimmable.demucs.network", "slimmable.demucs.train", "slimmable.layers",
+    "slimmable.separator.mixtures", "slimmable.separator.network", "training.former", "training.loop",
+    "widgets.block_viewer",
+}  # fmt: skip
+LONG_FUNCTIONS = {
+    "data.recipes.recipe", "engine.bench.measure", "engine.files.enhance_file", "evaluation.scoring.evaluate",
+    "kernel._frame", "plots.maps.gate_map", "slimmable.separator.evaluate.evaluate_separation",
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+def name_of(path: Path) -> str:
+    """Dotted name of a module inside the package, without `dsn_lite`; empty for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Modules of the package that a tree imports anywhere in it, as named in `MODULES`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            root, _, inside = name.partition(".")
+            while root == "dsn_lite" and inside and inside not in MODULES:
+                inside = inside.rpartition(".")[0]  # a name of the module
+            if root == "dsn_lite" and inside:
+                found.add(inside)
+    return found - {"_names"}
+
+
+ARROWS = {(name, other) for name, tree in TREES.items() for other in imported(tree)}
+
+
+def room(name: str) -> str:
+    first = name.partition(".")[0]
+    return FORMER.get(first, first)
+
+
+def arrow(one: str, other: str) -> str:
+    return f"{one} -> {other}"
+
+
+# --------------------------------------------------------------------------------------------------------------- rules
+def test_every_module_has_a_room():
+    rooms = {room(name) for name in MODULES} - {"", "_names"}
+    assert rooms <= set(FLOOR)
+
+
+def test_rooms_import_from_the_left_alone():
+    wrong = {
+        arrow(one, other) for one, other in ARROWS
+        if one and room(one) != room(other) and FLOOR[room(other)] >= FLOOR[room(one)]
+    }  # fmt: skip
+    assert wrong == UPWARD
+
+
+def test_a_module_does_not_import_the_face_of_its_own_room():
+    assert not {arrow(one, other) for one, other in ARROWS if one.startswith(f"{other}.") and other not in FORMER}
+
+
+def circles(arrows: set[tuple[str, str]]) -> set[str]:
+    """Modules that reach themselves, joined to the sets in which each reaches the others."""
+    reach = {one: {b for a, b in arrows if a == one} for one in {a for a, _ in arrows}}
+    while True:
+        wider = {one: seen.union(*(reach.get(other, set()) for other in seen)) for one, seen in reach.items()}
+        if wider == reach:
+            break
+        reach = wider
+    inside = {one for one, seen in reach.items() if one in seen}
+    return {" ".join(sorted(b for b in inside if b in reach[one] and one in reach[b])) for one in inside}
+
+
+def test_there_is_no_circle():
+    assert circles(ARROWS) == CIRCLES
+
+
+def test_a_circle_is_seen():
+    assert circles({("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("d", "e"), ("f", "a")}) == {"a b c"}
+    tree = ast.parse("def f():\n    from dsn_lite.audio import files, read\n    import dsn_lite.errors\n")
+    assert imported(tree) == {"audio.files", "audio", "errors"}
+
+
+# -------------------------------------------------------------------------------------------------------------- bounds
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def test_modules_are_short():
+    limit = {name: 380 if name in ("slimmable.demucs.network", "slimmable.separator.network") else 300 for name in MODULES}
+    assert {name for name, path in MODULES.items() if lines(path) > limit[name]} == LONG_MODULES
+
+
+def test_functions_are_short():
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    long = {
+        f"{name}.{node.name}" for name, tree in TREES.items() for node in ast.walk(tree)
+        if isinstance(node, functions) and node.end_lineno - node.lineno >= 60
+    }  # fmt: skip
+    assert long == LONG_FUNCTIONS
+
+
+@pytest.mark.xfail(reason="the network of before still stands beside the next one")
+def test_the_package_is_at_most_11000_lines():
+    assert sum(map(lines, MODULES.values())) <= 11_000
+
+
+@pytest.mark.xfail(reason="its evidence has not moved to a page of the book yet")
+def test_the_readme_is_at_most_150_lines():
+    assert lines(ROOT / "README.md") <= 150
+
+
+# --------------------------------------------------------------------------------------------------------------- names
+FACES = [name for name, path in MODULES.items() if path.name == "__init__.py" and "_HOMES" in path.read_text() and name]
+
+
+@pytest.mark.parametrize("name", FACES)
+def test_a_face_shows_what_it_says(name):
+    face = importlib.import_module(f"dsn_lite.{name}")
+    shown = " ".join(face._HOMES.values()).split()
+    assert len(shown) == len(set(shown)) and set(shown) <= set(dir(face))
+    for each in shown:
+        assert getattr(face, each) is not None
+        assert f"{name}.{each}" not in MODULES, "once imported, the module would hide it"
+    with pytest.raises(AttributeError, match=f"dsn_lite.{name}.*no_such_name"):
+        face.no_such_name  # noqa: B018
+
+
+def test_faces_wait_for_their_modules():
+    code = f"import sys\nfor name in {FACES}:\n    __import__('dsn_lite.' + name)\n"
+    code += "import dsn_lite.cli\ndsn_lite.cli.make_parser()\n"
+    code += "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("former", sorted(_MOVED))
+def test_former_names_work_and_warn(former):
+    sys.modules.pop(f"dsn_lite.{former}", None)
+    with pytest.warns(DeprecationWarning, match=f"dsn_lite.{former} is now dsn_lite.{_MOVED[former]};"):
+        found = importlib.import_module(f"dsn_lite.{former}")
+    assert found is importlib.import_module(f"dsn_lite.{_MOVED[former]}")
+    assert found.__spec__.name == found.__name__ == f"dsn_lite.{_MOVED[former]}"
+
+
+def test_nothing_here_uses_a_former_name():
+    sources = [path for folder in ("dsn_lite", "tests", "tools") for path in (ROOT / folder).rglob("*.py")]
+    sources += (ROOT / "book").glob("*.ipynb")
+    former = [f"dsn_lite.{name}" for name in _MOVED]
+    used = set()
+    for path in sources:
+        for home, names in re.findall(r"\bfrom (dsn_lite[\w.]*) import ([\w, ]*)", path.read_text()):
+            found = {home, *(f"{home}.{part.split()[0]}" for part in names.split(",") if part.strip())}
+            used |= {f"{path.name}: {name}" for name in found.intersection(former)}
+    assert not used
