@@ -13,7 +13,7 @@ from dsn_lite.commands import separate
 from dsn_lite.errors import InputError
 from dsn_lite.slimmable.separator.evaluate import draw_separation, evaluate_separation, improvement, interpolated
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

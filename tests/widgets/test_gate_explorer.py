@@ -22,7 +22,7 @@ anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed"
 from dsn_lite.widgets import gate_explorer  # noqa: E402
 from dsn_lite.widgets.gate_explorer import GateExplorer, explore, frame_snr  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CLIPS = ("moon", "boat")
 SECONDS = 1.5
 
