@@ -30,7 +30,7 @@ def listed(module: dict, homes: dict[str, str]) -> list[str]:
 
 _MOVED = {
     "audiocache": "data.cache", "bench": "engine.bench", "clips": "audio.clips", "compiled": "network.compiled",
-    "corpus": "data.corpus", "curve": "plots.curves", "dnsmos": "evaluation.dnsmos", "figures": "plots.maps",
+    "corpus": "data", "curve": "plots.curves", "dnsmos": "evaluation.dnsmos", "figures": "plots.maps",
     "files": "engine.files", "gates": "network.gates", "guidance": "training.guidance", "labels": "training.labels",
     "layouts": "data.layouts", "live": "engine.live", "loop": "training.loop", "losses": "training.losses",
     "manifest": "data.manifest", "metrics": "evaluation.metrics", "mixing": "data.mixing", "noises": "audio.noises",

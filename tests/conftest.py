@@ -101,8 +101,8 @@ def few_pairs(tmp_path_factory):
 def talkers(tmp_path_factory):
     """A manifest of eight talkers, two of them to validate, and three noises; and a cache with a quick bank of rooms."""
     from dsn_lite.audio import clips, noises
+    from dsn_lite.data import Corpus
     from dsn_lite.data import rirs as rooms
-    from dsn_lite.data.corpus import Corpus
     from dsn_lite.data.manifest import Entry, write_manifest
 
     folder = tmp_path_factory.mktemp("talkers")
@@ -130,7 +130,7 @@ def talkers(tmp_path_factory):
 @pytest.fixture(scope="session")
 def two_talkers(talkers):
     """The corpus of `talkers`."""
-    from dsn_lite.data.corpus import Corpus
+    from dsn_lite.data import Corpus
 
     return Corpus.open(talkers[0], talkers[1]["DSN_LITE_CACHE"])
 

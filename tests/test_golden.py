@@ -24,8 +24,8 @@ import dsn_lite
 from dsn_lite import audio
 from dsn_lite.audio import clips, noises
 from dsn_lite.cli import main
+from dsn_lite.data import Corpus, Mixtures, recipe, render
 from dsn_lite.data import rirs as rooms
-from dsn_lite.data.corpus import Corpus, Mixtures, recipe, render
 from dsn_lite.data.manifest import Entry, write_manifest
 
 GOLDEN = Path(__file__).with_name("golden.json")

@@ -37,11 +37,11 @@ UPWARD = {
     "slimmable.demucs.train -> zoo", "slimmable.separator.train -> zoo", "training.former -> zoo", "training.loop -> zoo",
 }  # fmt: skip
 CIRCLES = {
-    "data.corpus data.mixing data.recipes", "engine.stream enhancement export kernel macs model",
+    "engine.stream enhancement export kernel macs model",
     "slimmable.demucs.network slimmable.demucs.stream",
 }  # fmt: skip
 LONG_MODULES = {
-    "audio.files", "commands.enhance", "data.recipes", "engine.bench", "engine.stream", "evaluation.scoring", "export",
+    "audio.files", "commands.enhance", "engine.bench", "engine.stream", "evaluation.scoring", "export",
     "kernel", "model", "plots.maps", "slimmable.demucs.network", "slimmable.demucs.train", "slimmable.layers",
     "slimmable.separator.mixtures", "slimmable.separator.network", "training.former", "training.loop",
     "widgets.block_viewer",

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from dsn_lite.audio import clips, noises
 from dsn_lite.audio.spectral import compress, stft
-from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.data.manifest import Entry, write_manifest
 from dsn_lite.errors import InputError
 from dsn_lite.network.gates import probability

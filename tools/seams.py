@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.evaluation.provenance import provenance, report
 from dsn_lite.slimmable.choice import decide
 from dsn_lite.slimmable.demucs.network import SlimDemucs

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dsn_lite.audio.spectral import SAMPLE_RATE
-from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.evaluation.metrics import pesq_wb, si_sdr
 from dsn_lite.evaluation.provenance import provenance, report
 from dsn_lite.zoo import load

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsn_lite.data.corpus import Corpus
+from dsn_lite.data import Corpus
 from dsn_lite.evaluation.provenance import provenance, report
 from dsn_lite.training.former import Trainer, Training
 

@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
-    from dsn_lite.data.corpus import Corpus
+    from dsn_lite.data import Corpus
     from dsn_lite.training.labels import make_labels
 
     ovrl = make_labels(Corpus.open(args.manifest), "train", args.seconds, args.seed, args.items)

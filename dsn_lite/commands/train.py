@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
     import torch.distributed as dist
 
-    from dsn_lite.data.corpus import Corpus
+    from dsn_lite.data import Corpus
     from dsn_lite.errors import InputError
     from dsn_lite.training.loop import CHECKPOINT, LOG, read_yaml
 

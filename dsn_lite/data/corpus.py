@@ -1,12 +1,4 @@
-"""Any folder of speech and noise -> seeded mixtures.
-
-layouts.py and manifest.py list the files, audiocache.py decodes them once, rooms.py simulates rooms,
-recipes.py draws what a mixture is made of and mixing.py makes it. Here they come together.
-
->>> corpus = Corpus.open("manifest.csv")                            # doctest: +SKIP
->>> item = recipe(corpus, seed=1, index=0, seconds=4.0)             # doctest: +SKIP
->>> noisy, clean = render(corpus, item)                             # doctest: +SKIP
-"""
+"""A corpus: the files of a manifest, decoded, in groups to draw from, and a bank of rooms."""
 
 from __future__ import annotations
 
@@ -14,29 +6,44 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from dsn_lite.data.cache import AudioCache, default_folder
-from dsn_lite.data.layouts import scan
-from dsn_lite.data.manifest import Entry, read_manifest, write_manifest
-from dsn_lite.data.mixing import render
-from dsn_lite.data.recipes import Pool, Recipe, recipe
+from dsn_lite.data.cache import SAMPLE_RATE, AudioCache, default_folder
+from dsn_lite.data.manifest import Entry, read_manifest
 from dsn_lite.data.rirs import Bank, open_bank
 
-__all__ = [
-    "AudioCache",
-    "Corpus",
-    "Entry",
-    "Mixtures",
-    "Recipe",
-    "read_manifest",
-    "recipe",
-    "render",
-    "scan",
-    "write_manifest",
-]
-
 RULES = 2  # raise when the drawing or the mixing changes: labels cached before must not be taken for these
+
+
+class Pool:
+    """Groups of files (speakers, noise classes) of one kind and split, and how often each is drawn.
+
+    A source (a data set) weighs ``hours ** 0.5 * groups ** 0.25`` and a group within it ``seconds ** 0.5``:
+    between "every file alike", where the largest set is all there is, and "every speaker alike", where a long
+    recording of one good speaker is hardly heard. Unlabelled speakers (empty, or ending in ``unknown``) count
+    file by file.
+    """
+
+    def __init__(self, entries: Sequence[Entry], cache: AudioCache, kind: str, split: str) -> None:
+        members: dict[tuple[str, str], list[int]] = {}
+        for i, entry in enumerate(entries):
+            if entry.kind == kind and entry.split == split and cache.length[i]:
+                known = entry.speaker and not entry.speaker.endswith("unknown")
+                members.setdefault((entry.source, entry.speaker if known else entry.path), []).append(i)
+        self.groups = [np.array(files) for files in members.values()]
+        sources = [source for source, _ in members]
+        if not self.groups:
+            return
+        seconds = np.array([float((cache.end - cache.begin)[files].sum()) for files in self.groups]) / SAMPLE_RATE
+        weight = np.sqrt(seconds)
+        for source in set(sources):
+            here = np.array([s == source for s in sources])
+            weight[here] *= np.sqrt(seconds[here].sum()) * here.sum() ** 0.25 / weight[here].sum()
+        self._edges = np.cumsum(weight) / weight.sum()
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """A group's number."""
+        return min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.groups) - 1)
 
 
 class Corpus:
@@ -63,66 +70,22 @@ class Corpus:
         self._pools: dict[tuple[str, str], Pool] = {}
 
     @classmethod
-    def open(cls, manifest: str | Path, cache_folder: str | Path | None = None) -> Corpus:
-        """Read a manifest and decode its files on the first use (about 9 h of Opus take a minute or two)."""
+    def open(cls, manifest: str | Path, cache_folder: str | Path | None = None, rooms: int | None = None) -> Corpus:
+        """Read a manifest and decode its files on the first use (about 9 h of Opus take a minute or two).
+
+        `rooms` is how many are simulated; None is 200.
+        """
         folder = Path(cache_folder) if cache_folder else default_folder()
         entries = read_manifest(manifest)
-        return cls(Path(manifest), entries, AudioCache(entries, folder), open_bank(folder))
+        return cls(Path(manifest), entries, AudioCache(entries, folder), open_bank(folder, rooms))
 
     def pool(self, kind: str, split: str) -> Pool:
         """Groups of files of that kind and split."""
         if (kind, split) not in self._pools:
-            self._pools[kind, split] = Pool(self, kind, split)
+            self._pools[kind, split] = Pool(self.entries, self.cache, kind, split)
         return self._pools[kind, split]
 
     def rooms_of(self, split: str) -> range:
         """Rows of the bank: nine tenths train, the rest validates."""
         rooms = len(self.bank.responses)
         return range(rooms * 9 // 10) if split == "train" else range(rooms * 9 // 10, rooms)
-
-
-class Mixtures(torch.utils.data.Dataset):
-    """Mixtures by index: ``noisy`` and ``clean`` float32 [samples], ``index`` int, ``snr`` float.
-
-    Training counts up: item ``i`` of a run is always recipe ``start + i``, so a run resumed at step s takes
-    up the index s * batch. Validation is a fixed ``size`` of the valid split.
-
-    Parameters
-    ----------
-    corpus : Corpus
-    split : {"train", "valid", "test"}
-    seconds : float
-        Length of each mixture.
-    seed : int
-        Another seed, other mixtures.
-    start : int
-        Recipe index of item 0.
-    size : int, optional
-        Number of items; without it 2**31, as good as endless: use a sampler that counts, not one that
-        shuffles.
-    """
-
-    def __init__(
-        self, corpus: Corpus, split: str, seconds: float, seed: int, start: int = 0, size: int | None = None
-    ) -> None:
-        self.corpus, self.split, self.seconds, self.seed, self.start = corpus, split, seconds, seed, start
-        self.size = 2**31 if size is None else size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def recipe(self, i: int) -> Recipe:
-        """The recipe of item ``i``."""
-        if not 0 <= i < self.size:
-            raise IndexError(i)
-        return recipe(self.corpus, self.seed, self.start + i, self.seconds, self.split)
-
-    def __getitem__(self, i: int) -> dict:
-        item = self.recipe(i)
-        noisy, clean = render(self.corpus, item)
-        return {
-            "noisy": torch.from_numpy(noisy),
-            "clean": torch.from_numpy(clean),
-            "index": item.index,
-            "snr": item.snr_db,
-        }

@@ -7,28 +7,16 @@ some ten milliseconds and three transforms each way.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsn_lite.audio.files import active_level
 from dsn_lite.data.cache import SAMPLE_RATE
+from dsn_lite.data.corpus import Corpus
+from dsn_lite.data.recipes import Layer, Piece, Recipe
 from dsn_lite.data.rirs import early
 
-if TYPE_CHECKING:
-    from dsn_lite.data.corpus import Corpus
-    from dsn_lite.data.recipes import Layer, Piece, Recipe
-
-EQ_HZ = (
-    60,
-    150,
-    350,
-    800,
-    1600,
-    3000,
-    5000,
-    7500,
-)  # where an equaliser's gains stand; log-spaced lines between
+EQ_HZ = (60, 150, 350, 800, 1600, 3000, 5000, 7500)  # where an equaliser's gains stand; log-spaced lines between
 PEAK = 0.99
 FADE = 80  # samples, 5 ms: at both ends of each piece
 

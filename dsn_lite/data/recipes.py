@@ -1,24 +1,19 @@
 """Which speech, which noise, how loud, in which room: everything about a mixture, drawn from a seed.
 
 A recipe is plain numbers. It is a pure function of (corpus, split, seed, index, seconds), so an epoch can be
-made again, a killed run goes on with the next index, and what a slow metric says of a mixture can be kept
-under its key.
+made again, and a killed run goes on with the next index.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from dsn_lite.data.cache import SAMPLE_RATE
+from dsn_lite.data.corpus import Corpus, Pool
 from dsn_lite.errors import InputError
-
-if TYPE_CHECKING:
-    from dsn_lite.data.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -97,47 +92,6 @@ class Recipe:
     hall: int
     snr_db: float
     level_dbfs: float
-
-    @property
-    def key(self) -> str:
-        """SHA-1 of the recipe's canonical JSON: what a cached label is filed under."""
-        return hashlib.sha1(
-            json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
-        ).hexdigest()
-
-
-class Pool:
-    """Groups of files (speakers, noise classes) of one kind and split, and how often each is drawn.
-
-    A source (a data set) weighs ``hours ** 0.5 * groups ** 0.25`` and a group within it ``seconds ** 0.5``:
-    between "every file alike", where the largest set is all there is, and "every speaker alike", where a long
-    recording of one good speaker is hardly heard. Unlabelled speakers (empty, or ending in ``unknown``) count
-    file by file.
-    """
-
-    def __init__(self, corpus: Corpus, kind: str, split: str) -> None:
-        members: dict[tuple[str, str], list[int]] = {}
-        for i, entry in enumerate(corpus.entries):
-            if entry.kind == kind and entry.split == split and corpus.cache.length[i]:
-                known = entry.speaker and not entry.speaker.endswith("unknown")
-                members.setdefault((entry.source, entry.speaker if known else entry.path), []).append(i)
-        self.groups = [np.array(files) for files in members.values()]
-        sources = [source for source, _ in members]
-        if not self.groups:
-            return
-        cache = corpus.cache
-        seconds = (
-            np.array([float((cache.end - cache.begin)[files].sum()) for files in self.groups]) / SAMPLE_RATE
-        )
-        weight = np.sqrt(seconds)
-        for source in set(sources):
-            here = np.array([s == source for s in sources])
-            weight[here] *= np.sqrt(seconds[here].sum()) * here.sum() ** 0.25 / weight[here].sum()
-        self._edges = np.cumsum(weight) / weight.sum()
-
-    def draw(self, rng: np.random.Generator) -> int:
-        """A group's number."""
-        return min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.groups) - 1)
 
 
 def recipe(corpus: Corpus, seed: int, index: int, seconds: float, split: str = "train") -> Recipe:

@@ -33,7 +33,7 @@ class Bank:
     @property
     def name(self) -> str:
         """What a recipe's key holds: the same on every machine that makes the bank the same way."""
-        return f"{self.method}-1-{SEED}-{ROOMS}"
+        return f"{self.method}-1-{SEED}-{len(self.responses)}"
 
 
 def early(response: np.ndarray) -> np.ndarray:
@@ -45,23 +45,24 @@ def early(response: np.ndarray) -> np.ndarray:
     return part
 
 
-def open_bank(folder: Path) -> Bank:
-    """The bank kept in a folder, made there on the first use (about a minute with pyroomacoustics)."""
-    kept = folder / f"rooms-image-source-1-{SEED}-{ROOMS}.npz"
+def open_bank(folder: Path, rooms: int | None = None) -> Bank:
+    """The bank of that many rooms (None: `ROOMS`) of a folder, made on the first use (a minute with pyroomacoustics)."""
+    count = rooms or ROOMS
+    kept = folder / f"rooms-image-source-1-{SEED}-{count}.npz"
     try:
         import pyroomacoustics
     except ImportError:
         pyroomacoustics = None
     method = "image-source" if pyroomacoustics or kept.exists() else "decay"
-    path = folder / f"rooms-{method}-1-{SEED}-{ROOMS}.npz"
+    path = folder / f"rooms-{method}-1-{SEED}-{count}.npz"
     if not path.exists():
         with lock(path.with_suffix(".lock")):
             if not path.exists():
                 rng = np.random.default_rng(SEED)
                 make = _image_source if method == "image-source" else _decay
-                rooms = [make(rng) for _ in progress(range(ROOMS), ROOMS, "simulating rooms")]
+                made = [make(rng) for _ in progress(range(count), count, "simulating rooms")]
                 partial = path.with_suffix(".partial.npz")
-                np.savez(partial, responses=np.stack(rooms))
+                np.savez(partial, responses=np.stack(made))
                 os.replace(partial, path)
     with np.load(path) as data:
         return Bank(data["responses"], method)

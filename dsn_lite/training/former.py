@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from dsn_lite.audio.spectral import compress, frame_count, istft, stft
 from dsn_lite.config import Config
-from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.errors import InputError
 from dsn_lite.macs import count
 from dsn_lite.model import Network

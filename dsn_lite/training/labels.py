@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dsn_lite.audio.files import replacing
-from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.errors import InputError
 
 

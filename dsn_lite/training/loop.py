@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dsn_lite.audio.files import replacing
-from dsn_lite.data.corpus import Corpus
+from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
 
 CHECKPOINT = "checkpoint.safetensors"

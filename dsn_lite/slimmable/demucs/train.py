@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from dsn_lite.audio.spectral import compress, power, stft
-from dsn_lite.data.corpus import Corpus, Mixtures
+from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.errors import InputError
 from dsn_lite.network import gates as gating
 from dsn_lite.slimmable import choice as choosing

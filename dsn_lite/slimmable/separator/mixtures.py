@@ -27,7 +27,7 @@ from dsn_lite.data.recipes import Layer, Piece, fill, talk
 from dsn_lite.errors import InputError
 
 if TYPE_CHECKING:
-    from dsn_lite.data.corpus import Corpus
+    from dsn_lite.data import Corpus
 
 OVERLAPS = (1.0, 0.5, 0.25)
 """Shares of the talk on which both talk; item i has number i % 3."""
@@ -256,7 +256,7 @@ def chunk_talkers(active: np.ndarray, chunks: int, length: int) -> np.ndarray:
 
 
 class PairMixtures(torch.utils.data.Dataset):
-    """Mixtures of two talkers by index, counted up as in :class:`dsn_lite.data.corpus.Mixtures`.
+    """Mixtures of two talkers by index, counted up as in :class:`dsn_lite.data.mixtures.Mixtures`.
 
     An item has ``mixture`` float32 [samples], ``sources`` float32 [2, samples], ``activity`` bool [2, frames], ``overlap``
     float, ``noisy`` bool and ``index`` int.

@@ -13,7 +13,7 @@ from torch.distributed.nn.functional import all_reduce as sum_over_processes
 from torch.utils.data import Dataset
 
 from dsn_lite.audio.spectral import HOP
-from dsn_lite.data.corpus import Corpus
+from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
 from dsn_lite.network.gates import anneal, gumbel_noise
 from dsn_lite.slimmable import choice as choosing

@@ -1,0 +1,52 @@
+"""The mixtures of a corpus as a data set of PyTorch."""
+
+from __future__ import annotations
+
+import torch
+
+from dsn_lite.data.corpus import Corpus
+from dsn_lite.data.mixing import render
+from dsn_lite.data.recipes import Recipe, recipe
+
+
+class Mixtures(torch.utils.data.Dataset):
+    """Mixtures by index: ``noisy`` and ``clean`` float32 [samples], ``index`` int, ``snr`` float.
+
+    Training counts up: item ``i`` is always recipe ``i``, so a run resumed at step s takes
+    up the index s * batch. Validation is a fixed ``size`` of the valid split.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    split : {"train", "valid", "test"}
+    seconds : float
+        Length of each mixture.
+    seed : int
+        Another seed, other mixtures.
+    size : int, optional
+        Number of items; without it 2**31, as good as endless: use a sampler that counts, not one that
+        shuffles.
+    """
+
+    def __init__(self, corpus: Corpus, split: str, seconds: float, seed: int, size: int | None = None) -> None:
+        self.corpus, self.split, self.seconds, self.seed = corpus, split, seconds, seed
+        self.size = 2**31 if size is None else size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def recipe(self, i: int) -> Recipe:
+        """The recipe of item ``i``."""
+        if not 0 <= i < self.size:
+            raise IndexError(i)
+        return recipe(self.corpus, self.seed, i, self.seconds, self.split)
+
+    def __getitem__(self, i: int) -> dict:
+        item = self.recipe(i)
+        noisy, clean = render(self.corpus, item)
+        return {
+            "noisy": torch.from_numpy(noisy),
+            "clean": torch.from_numpy(clean),
+            "index": item.index,
+            "snr": item.snr_db,
+        }
