@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dsn_lite import __version__, commands
-from dsn_lite.errors import InputError
+from dsn_lite.errors import InputError, one_line
 
 _EPILOG = """\
 examples:
@@ -63,11 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, as in `dsn-lite macs | head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as if the signal had ended it
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error without line breaks, as file names may contain them."""
-    return " ".join(str(error).split("\n"))
 
 
 if __name__ == "__main__":

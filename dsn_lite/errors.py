@@ -12,3 +12,8 @@ class InputError(ValueError):
     Traceback (most recent call last):
     dsn_lite.errors.InputError: noisy.wav: no samples; record again or leave the file out
     """
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without line breaks, as file names may contain them."""
+    return " ".join(str(error).split("\n"))

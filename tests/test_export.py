@@ -10,6 +10,7 @@ from dsn_lite.engine.stream import Stream, TorchEngine
 from dsn_lite.errors import InputError
 from dsn_lite.export import OnnxEngine
 from dsn_lite.model import GATES
+from dsn_lite.network.weights import WEIGHTS, save
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -90,7 +91,7 @@ def test_few_nodes(random_network):
 
 def test_command_writes_a_graph_that_says_how_to_feed_it(random_network, tmp_path, capsys):
     network = random_network("tiny")
-    zoo.save(network, tmp_path / "net.safetensors")
+    save(network, tmp_path / "net.safetensors")
     path = tmp_path / "net.onnx"
     assert cli.main(["export", "--model", str(tmp_path / "net.safetensors"), "-o", str(path)]) == 0
     assert "nodes on an open frame" in capsys.readouterr().out
@@ -107,13 +108,13 @@ def test_command_writes_a_graph_that_says_how_to_feed_it(random_network, tmp_pat
     assert_equal(engine, network, spectrum(20), None)
 
 
-@pytest.mark.parametrize("path", sorted(zoo.WEIGHTS.glob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.onnx")), ids=lambda path: path.stem)
 def test_shipped_graph_is_that_of_the_shipped_weights(path):
     assert_equal(OnnxEngine(path), zoo.load(path.stem), spectrum(100), None)
 
 
 def test_the_default_network_ships_as_a_graph():
-    path = zoo.WEIGHTS / f"{zoo.DEFAULT}.onnx"
+    path = WEIGHTS / f"{zoo.DEFAULT}.onnx"
     assert path.stat().st_size < 1e6
 
 

@@ -33,21 +33,20 @@ FORMER = {
 
 # ------------------------------------------------------------------------------------------------- what is not yet so
 UPWARD = {
-    "commands.enhance -> cli", "engine.bench -> evaluation.provenance", "enhancement -> engine.stream",
-    "slimmable.demucs.train -> zoo", "slimmable.separator.train -> zoo", "training.former -> zoo", "training.loop -> zoo",
+    "enhancement -> engine.stream",
 }  # fmt: skip
 CIRCLES = {
     "engine.stream enhancement export kernel macs model",
     "slimmable.demucs.network slimmable.demucs.stream",
 }  # fmt: skip
 LONG_MODULES = {
-    "audio.files", "commands.enhance", "engine.bench", "engine.stream", "evaluation.scoring", "export",
+    "audio.files", "commands.enhance", "engine.stream", "evaluation.scoring", "export",
     "kernel", "model", "plots.maps", "slimmable.demucs.network", "slimmable.demucs.train", "slimmable.layers",
     "slimmable.separator.mixtures", "slimmable.separator.network", "training.former", "training.loop",
     "widgets.block_viewer",
 }  # fmt: skip
 LONG_FUNCTIONS = {
-    "data.recipes.recipe", "engine.bench.measure", "engine.files.enhance_file", "evaluation.scoring.evaluate",
+    "data.recipes.recipe", "engine.files.enhance_file", "evaluation.scoring.evaluate",
     "kernel._frame", "plots.maps.gate_map", "slimmable.separator.evaluate.evaluate_separation",
 }
 

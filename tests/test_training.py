@@ -23,10 +23,11 @@ from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.data.manifest import Entry, write_manifest
 from dsn_lite.errors import InputError
 from dsn_lite.network.gates import probability
+from dsn_lite.network.weights import save
 from dsn_lite.training.former import CHECKPOINT, LOG, Trainer, Training
 from dsn_lite.training.labels import label_path
 from dsn_lite.training.losses import SpeechLoss, activation
-from dsn_lite.zoo import load, save
+from dsn_lite.zoo import load
 
 SHORT = {
     "network": {"preset": "tiny"}, "steps": 6, "batch": 4, "seconds": 1.0, "rate": 0.002, "warmup": 2,

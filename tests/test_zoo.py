@@ -14,6 +14,7 @@ from dsn_lite import zoo
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.model import Network
+from dsn_lite.network import weights
 
 TINY = Config.preset("tiny")
 
@@ -26,14 +27,14 @@ def network(config=TINY, seed=0):
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "runs" / "mine.safetensors"
-    zoo.save(network(), path, {"data": "CC BY 4.0", "seed": 3})
+    weights.save(network(), path, {"data": "CC BY 4.0", "seed": 3})
     return path
 
 
 @pytest.mark.parametrize("config", [TINY, TINY.static(), TINY.static_only(), TINY.scaled(0.6)])
 def test_there_and_back(tmp_path, config):
     before = network(config)
-    zoo.save(before, tmp_path / "x.safetensors")
+    weights.save(before, tmp_path / "x.safetensors")
     torch.manual_seed(99)
     after = zoo.load(tmp_path / "x.safetensors")
     assert after.config == config and not after.training
@@ -48,7 +49,7 @@ def test_the_card(saved):
     loaded = zoo.load(saved)
     assert loaded.name == "mine" and loaded.card["data"] == "CC BY 4.0" and loaded.card["seed"] == 3
     assert Config.from_dict(loaded.card["network"]) == TINY
-    zoo.save(network(), saved, {"name": "named"})
+    weights.save(network(), saved, {"name": "named"})
     assert zoo.load(saved).name == "named"
     assert zoo.load(str(saved)).name == "named"
 
@@ -67,19 +68,19 @@ def test_a_failed_save_keeps_what_was_there(saved, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(InputError, match=r"mine.*No space left"):
-        zoo.save(network(seed=1), saved)
+        weights.save(network(seed=1), saved)
     monkeypatch.undo()
     assert sorted(path.name for path in saved.parent.iterdir()) == ["mine.json", "mine.safetensors"]
     assert saved.read_bytes() == before and zoo.load(saved).name == "mine"
 
 
 def test_shipped_networks_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
     assert zoo.available() == []
     with pytest.raises(InputError, match="no network 'mgt-dsn'; known are none are shipped"):
         zoo.load()
     for name in ("b-net", "a-net"):
-        zoo.save(network(), tmp_path / f"{name}.safetensors")
+        weights.save(network(), tmp_path / f"{name}.safetensors")
     assert [card["name"] for card in zoo.available()] == ["a-net", "b-net"]
     assert zoo.load("a-net").name == "a-net"
     with pytest.raises(InputError, match="no network 'c-net'; known are a-net, b-net; or give a .safetensors file"):
@@ -114,7 +115,7 @@ def pickled(path):
 
 def another_shape(path):
     shutil.copy(path.with_suffix(".json"), path.parent / "card.json")
-    zoo.save(network(Config.preset("base")), path)
+    weights.save(network(Config.preset("base")), path)
     shutil.copy(path.parent / "card.json", path.with_suffix(".json"))
 
 
@@ -164,6 +165,6 @@ def test_another_kind_of_file(tmp_path):
 
 
 def test_results_never_replace_a_card(saved, tmp_path):
-    zoo.refuse_card(tmp_path / "results.json")
+    weights.refuse_card(tmp_path / "results.json")
     with pytest.raises(InputError, match="card of a network"):
-        zoo.refuse_card(saved.with_suffix(".json"))
+        weights.refuse_card(saved.with_suffix(".json"))

@@ -16,6 +16,7 @@ from dsn_lite import zoo
 from dsn_lite.audio.files import replacing
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.provenance import provenance
+from dsn_lite.network.weights import refuse_card
 from dsn_lite.plots import maps as figures
 from dsn_lite.slimmable.separator.evaluate import draw_separation, evaluate_separation
 from dsn_lite.slimmable.separator.mixtures import TALKING
@@ -53,7 +54,7 @@ def main() -> int:
     torch.set_num_threads(1)
     try:
         if args.json:
-            zoo.refuse_card(args.json)
+            refuse_card(args.json)
         if args.picture:
             figures.check_name(args.picture)
         network = zoo.load(args.model, kinds=("separator",))

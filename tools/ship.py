@@ -16,7 +16,8 @@ from dsn_lite import export
 from dsn_lite.data.manifest import read_manifest
 from dsn_lite.evaluation.provenance import commit
 from dsn_lite.macs import count
-from dsn_lite.zoo import DEFAULT, WEIGHTS, load, save
+from dsn_lite.network.weights import WEIGHTS, save
+from dsn_lite.zoo import DEFAULT, load
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

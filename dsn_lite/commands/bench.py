@@ -14,7 +14,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Measure what a frame of 16 ms costs here, on one thread: all gates open, all closed, the learned "
         "ones on noisy speech, the network without gates, the engines side by side.",
         epilog="examples:\n  dsn-lite bench\n  dsn-lite bench --model base --json bench.json --picture bench.png\n"
-        "  dsn-lite bench --recordings street/*.wav --seconds 30\n  dsn-lite bench --peer-onnx gtcrn_stream.onnx",
+        "  dsn-lite bench --recordings street/*.wav --seconds 30",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -24,10 +24,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--recordings", nargs="+", type=Path, default=(), metavar="FILE", help="noisy speech to run on, a stretch of each"
-    )
-    parser.add_argument("--peer-onnx", type=Path, metavar="FILE", help="streaming graph of a peer, one frame a run")
-    parser.add_argument(
-        "--peer-frame-ms", type=_positive, default=16.0, metavar="MS", help="sound in one run of it (default: 16)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw them (.png, .svg, .pdf)")
@@ -63,25 +59,28 @@ def run(args: argparse.Namespace) -> int:
     from dsn_lite.audio.files import replacing
     from dsn_lite.config import PRESETS, Config
     from dsn_lite.engine import bench
+    from dsn_lite.evaluation.provenance import provenance
     from dsn_lite.model import Network
-    from dsn_lite.plots import maps as figures
+    from dsn_lite.network.weights import refuse_card
+    from dsn_lite.plots import bench_figure, check_name, save
 
     if args.picture:
-        figures.check_name(args.picture)
+        check_name(args.picture)
     if args.json:
-        zoo.refuse_card(args.json)
+        refuse_card(args.json)
     name = args.model or zoo.DEFAULT
     network = Network(Config.preset(name)).eval() if name in PRESETS else zoo.load(name, kinds=("enhancer",))
     if name in PRESETS:
         network.name = f"{name} (random weights)"
     result = bench.measure(
-        network, engines=tuple(args.engines.split(",")), peer_onnx=args.peer_onnx, peer_frame_ms=args.peer_frame_ms,
-        recordings=args.recordings, seconds=args.seconds, passes=args.passes,
+        network, engines=tuple(args.engines.split(",")), recordings=args.recordings, seconds=args.seconds,
+        passes=args.passes,
     )  # fmt: skip
+    result["provenance"] = provenance(("numba", "numpy", "onnxruntime", "torch"))
     print(bench.table(result))
     if args.json:
         with replacing(args.json) as temporary:
             temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     if args.picture:
-        figures.save(bench.picture(result), args.picture)
+        save(bench_figure(result), args.picture)
     return 0

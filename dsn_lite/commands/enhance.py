@@ -244,7 +244,7 @@ def picture_names(picture: str | None, names: list[Path]) -> list[Path | None]:
 # --------------------------------------------------------------------------------------------- what the user sees
 def complain(error: InputError) -> None:
     """Print the line of an error."""
-    from dsn_lite.cli import one_line
+    from dsn_lite.errors import one_line
 
     print(f"dsn-lite: {one_line(error)}", file=sys.stderr, flush=True)
 

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; 0, or 2 if a file could not be scored (the others were)."""
     from dsn_lite import evaluation
     from dsn_lite.audio.files import replacing
-    from dsn_lite.zoo import load, refuse_card
+    from dsn_lite.network.weights import refuse_card
+    from dsn_lite.zoo import load
 
     if args.json and args.json.is_dir():
         raise InputError(f"{args.json}: is a folder; give the name of a file")

@@ -11,9 +11,8 @@ from __future__ import annotations
 import gc
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,17 +21,11 @@ from dsn_lite.audio import clips, noises
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
 from dsn_lite.engine.stream import ENGINES, Stream
 from dsn_lite.errors import InputError
-from dsn_lite.evaluation.provenance import provenance
 from dsn_lite.model import Network
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BLOCK = 25
 """Frames that a case runs before the next case's turn."""
 FRAME_US = 1e6 / FRAMES_PER_SECOND
-HOLDS = (1, 4, 16, 64)
-"""Frames that the patterns of the burstiness table stay open or closed."""
 
 
 def noisy_speech(seconds: float) -> np.ndarray:
@@ -66,19 +59,6 @@ def excerpts(recordings: Sequence[str | Path], seconds: float) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def bursts(frames: int, gates: int, hold: int, seed: int = 0) -> np.ndarray:
-    """Gates [frames, K], all of them open on half of the frames, in runs of `hold` frames in random order.
-
-    Examples
-    --------
-    >>> float(bursts(128, 10, 16).mean())
-    0.5
-    """
-    runs = np.arange(-(-frames // hold)) % 2
-    np.random.default_rng(seed).shuffle(runs)
-    return np.repeat(runs, hold)[:frames, None].repeat(gates, axis=1).astype(np.uint8)
-
-
 class Times:
     """Seconds [passes, frames] of one case."""
 
@@ -90,21 +70,21 @@ class Times:
         self.quartiles = [float(first.mean()), float(third.mean())]
 
 
-def clock(runs: dict[str, list], passes: int, frames: int) -> dict[str, Times]:
+def clock(runs: dict, passes: int, frames: int) -> dict:
     """Time cases in turn.
 
     Parameters
     ----------
-    runs : for each case [start, step]: functions without argument that begins a pass, and of a frame's number
+    runs : for each case (start, step): functions without argument that begins a pass, and of a frame's number
     passes, frames : how often, how long
 
     Examples
     --------
-    >>> sorted(clock({"a": [lambda: None, lambda t: None]}, 3, 50)["a"].quartiles)[0] >= 0
+    >>> sorted(clock({"a": (lambda: None, lambda t: None)}, 3, 50)["a"].quartiles)[0] >= 0
     True
     """
     seconds = {name: np.empty((passes, frames)) for name in runs}
-    collects, order = gc.isenabled(), np.random.default_rng(0)
+    collects, order, names = gc.isenabled(), np.random.default_rng(0), list(runs)
     gc.disable()
     try:
         for number in range(-1, passes):  # the first pass warms up and is overwritten
@@ -112,8 +92,8 @@ def clock(runs: dict[str, list], passes: int, frames: int) -> dict[str, Times]:
                 start()
             for first in range(0, frames, BLOCK):
                 # A fixed order would let the same case find another engine's data in the cache, every time.
-                for name in order.permutation(list(runs)):
-                    step, row = runs[name][1], seconds[name][number]
+                for index in order.permutation(len(names)):
+                    step, row = runs[names[index]][1], seconds[names[index]][number]
                     for t in range(first, min(first + BLOCK, frames)):
                         began = time.perf_counter()
                         step(t)
@@ -124,18 +104,10 @@ def clock(runs: dict[str, list], passes: int, frames: int) -> dict[str, Times]:
     return {name: Times(values) for name, values in seconds.items()}
 
 
-def _streaming(stream: Stream, wave: np.ndarray) -> list:
-    """A case that feeds `wave` hop by hop."""
-    hops = wave[: len(wave) // HOP * HOP].reshape(-1, HOP)
-    return [stream.reset, lambda t: stream.feed(hops[t])]
-
-
 def measure(
     network: Network,
     *,
     engines: tuple[str, ...] = ("kernel", "onnx", "torch"),
-    peer_onnx: str | Path | None = None,
-    peer_frame_ms: float = 16.0,
     recordings: Sequence[str | Path] = (),
     seconds: float = 10.0,
     passes: int = 15,
@@ -147,8 +119,6 @@ def measure(
     network : Network
         Its static counterpart is the network of the same widths without gates.
     engines : those to compare; the first that is installed gives the main figures. PyTorch runs fewer passes.
-    peer_onnx : a peer's streaming ONNX graph, one frame a run, its states as further inputs and outputs.
-    peer_frame_ms : sound in one run of the peer.
     recordings : noisy speech to run on, an equal stretch of each; none: clips of the package in synthetic noise.
     seconds : length of the noisy speech.
     passes : how often each frame is timed.
@@ -157,57 +127,49 @@ def measure(
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    static = Network(network.config.static()).eval()
-    counted = macs.count(network)
     wave = excerpts(recordings, seconds) if recordings else noisy_speech(seconds)
     frames = len(wave) // HOP
     if frames < 2 or passes < 1:
         raise InputError("too little to measure; use --seconds 0.1 or more and --passes 1 or more")
-    used = _used_gates(network, wave)
+    counted, used = macs.count(network), _used_gates(network, wave)
     engines = tuple(name for name in engines if _is_there(name))
-    cases: dict[str, list] = {}
-    for engine in engines:
-        of_engine = {
-            "open": Stream(network, policy="open", engine=engine),
-            "closed": Stream(network, policy="closed", engine=engine),
-            "learned": Stream(network, engine=engine),
-            "learned, given": Stream(network, policy=used, engine=engine),
-            "static": Stream(static, engine=engine),
-        }
-        if engine == engines[0]:
-            of_engine |= {
-                f"hold {hold}": Stream(network, policy=bursts(frames + 1, len(network.gate_names), hold), engine=engine)
-                for hold in HOLDS
-            }
-        if not network.gate_names:
-            of_engine = {"static": Stream(network, engine=engine)}
-        cases |= {f"{engine}: {name}": _streaming(stream, wave) for name, stream in of_engine.items()}
-    peer = None
-    if peer_onnx is not None:
-        peer = _Peer(peer_onnx)
-        cases["peer"] = [peer.reset, peer.step]
-    slow = {name: case for name, case in cases.items() if name.startswith("torch:")}
-    times = clock({name: case for name, case in cases.items() if name not in slow}, passes, frames)
-    times |= clock(slow, max(1, passes // 5), min(frames, 250))
+    cases = _cases(network, engines, used)
+    runs = {case: _streaming(stream, wave) for case, stream in cases.items()}
+    quick = {case: run for case, run in runs.items() if case[0] != "torch"}
+    times = clock(quick, passes, frames)
+    times |= clock({case: runs[case] for case in runs.keys() - quick.keys()}, max(1, passes // 5), min(frames, 250))
+    main = {name: times[engine, name] for engine, name in cases if engine == engines[0]}
     result = {"model": network.name, "engine": engines[0], "threads": 1, "frame_ms": FRAME_US / 1e3}
-    result |= _main_figures(times, engines[0], counted, used)
+    result |= _main_figures(main, counted, used)
     if network.gate_names:
-        result |= _gate_figures(times, engines[0], counted, used)
+        result |= _gate_figures(main, counted, used)
     result["engines"] = {
-        engine: {name.split(": ")[1]: t.us for name, t in times.items() if name.startswith(f"{engine}:")}
-        for engine in engines
+        engine: {name: times[each, name].us for each, name in cases if each == engine} for engine in engines
     }
-    if peer is not None:
-        row = times["peer"]
-        result["peer"] = {
-            "file": Path(peer_onnx or "").name, "us_per_frame": row.us, "quartiles_us": row.quartiles,
-            "frame_ms": peer_frame_ms, "rtf": row.us / 1e3 / peer_frame_ms, "nodes": peer.nodes,
-        }  # fmt: skip
     result["method"] = {
         "seconds": seconds, "frames": frames, "passes": passes, "block": BLOCK, "recordings": len(recordings),
     }  # fmt: skip
-    packages = ("numba", "numpy", "onnxruntime", "torch")
-    return result | {"provenance": provenance(packages)}
+    return result
+
+
+def _cases(network: Network, engines: Sequence[str], used: np.ndarray) -> dict[tuple[str, str], Stream]:
+    """A stream for each engine and each way of setting the gates; `used` [T, K] are those that the policy decides."""
+    static = Network(network.config.static()).eval()
+    cases = {}
+    for engine in engines:
+        if not network.gate_names:
+            cases[engine, "static"] = Stream(network, engine=engine)
+            continue
+        for name, policy in {"open": "open", "closed": "closed", "learned": "learned", "learned, given": used}.items():
+            cases[engine, name] = Stream(network, policy=policy, engine=engine)
+        cases[engine, "static"] = Stream(static, engine=engine)
+    return cases
+
+
+def _streaming(stream: Stream, wave: np.ndarray) -> tuple[Callable, Callable]:
+    """A case that feeds `wave` hop by hop."""
+    hops = wave[: len(wave) // HOP * HOP].reshape(-1, HOP)
+    return stream.reset, lambda t: stream.feed(hops[t])
 
 
 def _used_gates(network: Network, wave: np.ndarray) -> np.ndarray:
@@ -226,9 +188,9 @@ def _is_there(engine: str) -> bool:
     return all(importlib.util.find_spec(name) for name in needed)
 
 
-def _main_figures(times: dict[str, Times], engine: str, counted: macs.Count, used: np.ndarray) -> dict:
-    names = [n for n in ("open", "closed", "learned", "static") if f"{engine}: {n}" in times]
-    rows = {name: times[f"{engine}: {name}"] for name in names}
+def _main_figures(times: dict[str, Times], counted: macs.Count, used: np.ndarray) -> dict:
+    names = [name for name in ("open", "closed", "learned", "static") if name in times]
+    rows = {name: times[name] for name in names}
     spent = {"open": counted.open, "closed": counted.closed, "static": counted.open - counted.policy}
     spent["learned"] = float(macs.frame_macs(counted, used).mean() * FRAMES_PER_SECOND / 1e6)
     return {
@@ -239,81 +201,24 @@ def _main_figures(times: dict[str, Times], engine: str, counted: macs.Count, use
     }
 
 
-def _gate_figures(times: dict[str, Times], engine: str, counted: macs.Count, used: np.ndarray) -> dict:
+def _gate_figures(times: dict[str, Times], counted: macs.Count, used: np.ndarray) -> dict:
     """What gates cost and what they save."""
-    row = lambda name: times[f"{engine}: {name}"]
-    spent = macs.frame_macs(counted, used[: len(row("learned").frame_us)]) * FRAMES_PER_SECOND / 1e6
+    us = {name: row.us for name, row in times.items()}
+    spent = macs.frame_macs(counted, used[: len(times["learned"].frame_us)]) * FRAMES_PER_SECOND / 1e6
     share = (spent.mean() - counted.closed) / (counted.open - counted.closed)
     return {
         "activation": float(share),
         "ratio": {
-            name: {"time": row(name).us / row("open").us, "macs": value / counted.open}
+            name: {"time": us[name] / us["open"], "macs": value / counted.open}
             for name, value in (("closed", counted.closed), ("learned", float(spent.mean())))
         },
-        "policy_us": row("learned").us - row("learned, given").us,
-        "branch": row("open").us / row("static").us - 1,
-        "burstiness": [{"hold": hold, "us_per_frame": row(f"hold {hold}").us} for hold in HOLDS],
+        "policy_us": us["learned"] - us["learned, given"],
+        "branch": us["open"] / us["static"] - 1,
         "frames": [
             {"mmacs_per_second": float(x), "us": float(y)}
-            for x, y in zip(spent, row("learned").frame_us, strict=True)
+            for x, y in zip(spent, times["learned"].frame_us, strict=True)
         ],
     }
-
-
-class _Peer:
-    """A streaming ONNX graph of somebody else: one frame a run, outputs of a state's shape are fed back in order."""
-
-    def __init__(self, path: str | Path):
-        try:
-            import onnxruntime
-        except ImportError:
-            raise InputError("--peer-onnx needs ONNX Runtime: pip install onnxruntime") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime has a dozen kinds
-            raise InputError(f"{path}: not an ONNX graph that runs here ({' '.join(str(error).split())[:120]})") from None
-        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(double)": np.float64}
-        self._inputs = {}
-        for item in self.session.get_inputs():
-            if item.type not in kinds:
-                raise InputError(f"{path}: input {item.name} is {item.type}; only numbers can be made up")
-            shape = [size if isinstance(size, int) else 1 for size in item.shape]
-            self._inputs[item.name] = np.zeros(shape, kinds[item.type])
-        first = next(iter(self._inputs))
-        rng = np.random.default_rng(0)
-        if self._inputs[first].dtype.kind == "f":
-            self._inputs[first] = (0.1 * rng.standard_normal(self._inputs[first].shape)).astype(self._inputs[first].dtype)
-        self._names = [item.name for item in self.session.get_outputs()]
-        # Which output is which state: the first one left that has its shape.
-        outputs = self.session.run(None, self._inputs)
-        self._states, taken = [], set()
-        for name in list(self._inputs)[1:]:
-            for index in range(1, len(outputs)):
-                if index not in taken and outputs[index].shape == self._inputs[name].shape:
-                    self._states.append((name, index))
-                    taken.add(index)
-                    break
-        self.nodes = _count_nodes(path)
-        self.reset()
-
-    def reset(self) -> None:
-        self.feed = dict(self._inputs)
-
-    def step(self, t: int) -> None:
-        outputs = self.session.run(None, self.feed)
-        for name, index in self._states:
-            self.feed[name] = outputs[index]
-
-
-def _count_nodes(path: str | Path) -> int | None:
-    try:
-        import onnx
-    except ImportError:
-        return None
-    return len(onnx.load(str(path), load_external_data=False).graph.node)
 
 
 def table(result: dict) -> str:
@@ -329,59 +234,12 @@ def table(result: dict) -> str:
             f"{name:<14}{us:>9.1f}{f'{low:.1f} .. {high:.1f}':>17}{result['rtf'][name]:>9.4f}"
             f"{result['mmacs_per_second'][name]:>9.1f}"
         )
-    if peer := result.get("peer"):
-        low, high = peer["quartiles_us"]
-        nodes = f", {peer['nodes']} nodes" if peer["nodes"] else ""
-        lines.append(f"{'peer':<14}{peer['us_per_frame']:>9.1f}{f'{low:.1f} .. {high:.1f}':>17}{peer['rtf']:>9.4f}"
-                     f"{'':>9}  {peer['file']}{nodes}")  # fmt: skip
     if "ratio" in result:
         for name, ratio in result["ratio"].items():
             lines.append(f"{name} / open: time {ratio['time']:.3f}, MACs {ratio['macs']:.3f}")
         lines.append(f"activation {result['activation']:.3f}; the policy costs {result['policy_us']:.1f} us; "
                      f"open gates against no gates: {result['branch']:+.1%}")  # fmt: skip
-        held = ", ".join(f"{row['hold']}: {row['us_per_frame']:.1f}" for row in result["burstiness"])
-        lines.append(f"half of the frames open, in runs of so many frames: us/frame  {held}")
     lines.append(f"{'engine':<14}" + "".join(f"{name:>9}" for name in result["us_per_frame"]))
     for engine, row in result["engines"].items():
         lines.append(f"{engine:<14}" + "".join(f"{row[name]:>9.1f}" for name in result["us_per_frame"]))
     return "\n".join(lines)
-
-
-def picture(result: dict) -> Figure:
-    """Times of the cases, of single frames against their MACs, and of the engines."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3.6), layout="constrained", dpi=130)
-    cases, frames, engines = figure.subplots(1, 3)
-    names = list(result["us_per_frame"])
-    values = [result["us_per_frame"][name] for name in names]
-    if peer := result.get("peer"):
-        names, values = [*names, "peer"], [*values, peer["rtf"] * FRAME_US]
-    quartiles = [*(result["quartiles_us"][name] for name in result["us_per_frame"])]
-    if peer:
-        quartiles.append([q * result["frame_ms"] / peer["frame_ms"] for q in peer["quartiles_us"]])
-    spread = np.abs(np.array(quartiles).T - values)
-    cases.bar(names, values, yerr=spread, color=["#123a63" if name != "peer" else "#c4570a" for name in names], capsize=3)
-    cases.set_ylabel("µs for 16 ms of sound")
-    cases.set_title(f"{result['model']}, {result['engine']}", fontsize=10)
-    if "frames" in result:
-        x = [row["mmacs_per_second"] for row in result["frames"]]
-        y = [row["us"] for row in result["frames"]]
-        frames.plot(x, y, ".", ms=3, alpha=0.4, color="#123a63")
-        both = [result["mmacs_per_second"][name] for name in ("closed", "open")]
-        frames.plot(both, [result["us_per_frame"][name] for name in ("closed", "open")], "o-", color="#c4570a")
-        frames.set_ylim(0, 1.3 * max(result["us_per_frame"].values()))
-    frames.set_xlabel("MMAC/s of the frame")
-    frames.set_ylabel("µs")
-    frames.set_title("each frame, learned gates; line: closed to open", fontsize=10)
-    width = 0.8 / len(result["us_per_frame"])
-    for index, name in enumerate(result["us_per_frame"]):
-        at = np.arange(len(result["engines"])) + index * width
-        engines.bar(at, [row[name] for row in result["engines"].values()], width, label=name)
-    engines.set_xticks(np.arange(len(result["engines"])) + 0.3, list(result["engines"]))
-    engines.set_yscale("log")
-    engines.legend(fontsize=7)
-    engines.set_title("engines", fontsize=10)
-    for axes in (cases, frames, engines):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure

@@ -6,7 +6,7 @@ from dsn_lite._names import find, listed
 
 _HOMES = {
     "maps": "COLUMNS Spectrogram check_name gate_map save",
-    "curves": "training_curve",
+    "curves": "bench_figure training_curve",
 }
 
 

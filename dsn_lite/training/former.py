@@ -18,6 +18,7 @@ from dsn_lite.errors import InputError
 from dsn_lite.macs import count
 from dsn_lite.model import Network
 from dsn_lite.network import gates as gating
+from dsn_lite.network import weights
 from dsn_lite.pruning import can_prune, prune
 from dsn_lite.training.guidance import Guidance
 from dsn_lite.training.labels import read_labels
@@ -315,9 +316,7 @@ def _start_from(network: Network, source: str, *, fresh_policy: bool = False) ->
 
     A static-only network takes what is left of a larger one.
     """
-    from dsn_lite.zoo import load
-
-    given = load(source, kinds=("enhancer",))
+    given = weights.read(source, Network)
     if can_prune(given.config, network.config):
         given = prune(given, network.config)
     elif _without_policy(given.config) != _without_policy(network.config):

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from dsn_lite.audio.files import replacing
 from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
+from dsn_lite.network import weights
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -354,8 +355,6 @@ class Loop:
 
     def finish(self) -> None:
         """Write the averaged weights and their card into the run's folder."""
-        from dsn_lite.zoo import save
-
         network = self.averaged()
         card = {
             "training": self.plan.to_dict(),
@@ -368,7 +367,7 @@ class Loop:
             "validation": self.validate(),
             **self.card(network),
         }
-        save(network, self.folder / "model.safetensors", card)
+        weights.save(network, self.folder / "model.safetensors", card)
 
 
 def one_thread(worker: int) -> None:

@@ -18,6 +18,7 @@ from dsn_lite.commands import enhance, models
 from dsn_lite.config import Config
 from dsn_lite.engine import stream as streaming
 from dsn_lite.model import Network
+from dsn_lite.network.weights import save as save_weights
 
 ROOT = Path(dsn_lite.__file__).parents[1]
 
@@ -32,7 +33,7 @@ def weights(tmp_path_factory):
         network.policy.logits.weight.normal_(std=3)
         network.policy.logits.bias.zero_()
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    zoo.save(network, path)
+    save_weights(network, path)
     return path
 
 

@@ -21,7 +21,7 @@ def weights(random_separator, tmp_path_factory):
     """A separator with random weights and a calibration."""
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     rows = [{"shift": -30.0, "activation": 0.0}, {"shift": 30.0, "activation": 1.0}]
-    zoo.save(random_separator(), path, {"calibration": rows})
+    save(random_separator(), path, {"calibration": rows})
     return path
 
 

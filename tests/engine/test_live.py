@@ -6,15 +6,16 @@ import types
 import numpy as np
 import pytest
 
-from dsn_lite import audio, cli, zoo
+from dsn_lite import audio, cli
 from dsn_lite.engine import live
 from dsn_lite.engine.stream import Stream
+from dsn_lite.network.weights import save
 
 
 @pytest.fixture
 def weights(random_network, tmp_path):
     path = tmp_path / "net.safetensors"
-    zoo.save(random_network("tiny"), path)
+    save(random_network("tiny"), path)
     return str(path)
 
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 import dsn_lite
-from dsn_lite import cli, macs, zoo
+from dsn_lite import cli, macs
 from dsn_lite.audio.files import write
 from dsn_lite.engine.stream import Stream, open_stream
 from dsn_lite.errors import InputError
+from dsn_lite.network.weights import save
 from dsn_lite.slimmable.choice import thermometer
 from dsn_lite.slimmable.demucs.network import SEGMENT, SEGMENT_FRAMES, DemucsConfig, Mix, SlimDemucs, level_out
 
@@ -347,7 +348,7 @@ def test_a_wrong_choice_is_refused(random_demucs):
 # -------------------------------------------------------------------------------------------------------- files, commands
 def test_saved_and_loaded(random_demucs, tmp_path):
     network, wave = random_demucs(), noise(5000)[0].numpy()
-    zoo.save(network, tmp_path / "small.safetensors", {"name": "small"})
+    save(network, tmp_path / "small.safetensors", {"name": "small"})
     again = dsn_lite.load(tmp_path / "small.safetensors")
     assert isinstance(again, SlimDemucs) and again.name == "small" and again.config == network.config
     assert np.array_equal(again.enhance(wave, RATE).wave, network.enhance(wave, RATE).wave)
@@ -356,7 +357,7 @@ def test_saved_and_loaded(random_demucs, tmp_path):
 
 def test_the_command_enhances(random_demucs, tmp_path, capsys):
     network = random_demucs()
-    zoo.save(network, tmp_path / "small.safetensors")
+    save(network, tmp_path / "small.safetensors")
     wave = noise(30_000, batch=2).numpy()
     write(tmp_path / "in.wav", wave, 22_050)
     model = ["--model", str(tmp_path / "small.safetensors")]

@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dsn_lite import cli, zoo
+from dsn_lite import cli
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation import scoring as evaluation
 from dsn_lite.evaluation.scoring import Plan, evaluate
+from dsn_lite.network.weights import save
 from dsn_lite.slimmable.demucs.network import SEGMENT_FRAMES
 
 pytest.importorskip("pesq")
@@ -90,7 +91,7 @@ def test_gates_have_no_width(few_pairs, random_network):
 
 
 def test_the_command(few_pairs, random_demucs, tmp_path, capsys):
-    zoo.save(random_demucs(), tmp_path / "small.safetensors")
+    save(random_demucs(), tmp_path / "small.safetensors")
     command = ["evaluate", str(few_pairs), "--model", str(tmp_path / "small.safetensors"), "--jobs", "1"]
     assert cli.main([*command, "--width", "0.25", "--json", str(tmp_path / "out.json")]) == 0
     assert json.loads((tmp_path / "out.json").read_text())["utilisation"] == 0.25

@@ -13,6 +13,7 @@ from torch.nn import functional
 from dsn_lite import zoo
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, frame_count
 from dsn_lite.errors import InputError
+from dsn_lite.network.weights import save
 from dsn_lite.slimmable.layers import active
 from dsn_lite.slimmable.separator.loss import separation_loss
 from dsn_lite.slimmable.separator.network import Separator, SeparatorConfig
@@ -262,7 +263,7 @@ def test_bad_shapes_are_refused(values):
 
 def test_a_saved_network_is_the_same(random_separator, tmp_path):
     network, wave = random_separator(), sound()
-    zoo.save(network, tmp_path / "separator.safetensors", {"note": "random"})
+    save(network, tmp_path / "separator.safetensors", {"note": "random"})
     loaded = zoo.load(tmp_path / "separator.safetensors", kinds=("separator",))
     assert isinstance(loaded, Separator) and loaded.config == network.config and loaded.name == "separator"
     with torch.no_grad():

@@ -25,6 +25,7 @@ from dsn_lite.audio.spectral import compress, power, stft
 from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.errors import InputError
 from dsn_lite.network import gates as gating
+from dsn_lite.network import weights
 from dsn_lite.slimmable import choice as choosing
 from dsn_lite.slimmable.demucs.network import SEGMENT, TARGETS, DemucsConfig, SlimDemucs
 from dsn_lite.training.loop import Loop, Plan, build, one_thread
@@ -104,10 +105,8 @@ class DemucsTraining(Loop):
         torch.manual_seed(plan.seed)
         network = SlimDemucs(plan.network)
         if plan.start_from:
-            from dsn_lite.zoo import load
-
-            given = load(plan.start_from)
-            if getattr(given, "KIND", None) != SlimDemucs.KIND or given.config != plan.network:
+            given = weights.read(plan.start_from, SlimDemucs)
+            if given.config != plan.network:
                 raise InputError(f"{plan.start_from}: weights of another network; start from those of this configuration")
             network.load_state_dict(given.state_dict())
         router = list(network.router.parameters())

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from dsn_lite.audio.spectral import HOP
 from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
+from dsn_lite.network import weights
 from dsn_lite.network.gates import anneal, gumbel_noise
 from dsn_lite.slimmable import choice as choosing
 from dsn_lite.slimmable.separator.loss import (
@@ -103,9 +104,7 @@ class SeparationTraining(Loop):
         torch.manual_seed(plan.seed)
         network = Separator(plan.network)
         if plan.start_from:
-            from dsn_lite.zoo import load
-
-            given = load(plan.start_from, kinds=(Separator.KIND,))
+            given = weights.read(plan.start_from, Separator)
             if given.config != plan.network:
                 raise InputError(f"{plan.start_from}: weights of another shape; start from a network like this one")
             kept = {
