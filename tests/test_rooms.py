@@ -46,7 +46,7 @@ LONG_MODULES = {
     "widgets.block_viewer",
 }  # fmt: skip
 LONG_FUNCTIONS = {
-    "data.recipes.recipe", "engine.files.enhance_file", "evaluation.scoring.evaluate",
+    "engine.files.enhance_file", "evaluation.scoring.evaluate",
     "kernel._frame", "plots.maps.gate_map", "slimmable.separator.evaluate.evaluate_separation",
 }
 

@@ -19,7 +19,8 @@ _HOMES = {
     "rirs": "Bank open_bank",
     "recipes": "Recipe recipe",
     "mixing": "render",
-    "corpus": "Corpus", "mixtures": "Mixtures",
+    "corpus": "Corpus",
+    "mixtures": "Mixtures PlainMixtures",
 }
 
 

@@ -12,7 +12,7 @@ from dsn_lite.data.cache import SAMPLE_RATE, AudioCache, default_folder
 from dsn_lite.data.manifest import Entry, read_manifest
 from dsn_lite.data.rirs import Bank, open_bank
 
-RULES = 2  # raise when the drawing or the mixing changes: labels cached before must not be taken for these
+RULES = 3  # raise when the drawing or the mixing changes: labels cached before must not be taken for these
 
 
 class Pool:

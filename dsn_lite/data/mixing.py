@@ -13,10 +13,11 @@ import numpy as np
 from dsn_lite.audio.files import active_level
 from dsn_lite.data.cache import SAMPLE_RATE
 from dsn_lite.data.corpus import Corpus
-from dsn_lite.data.recipes import Layer, Piece, Recipe
+from dsn_lite.data.pieces import Piece
+from dsn_lite.data.recipes import CLEAN_DB, Layer, Recipe
 from dsn_lite.data.rirs import early
 
-EQ_HZ = (60, 150, 350, 800, 1600, 3000, 5000, 7500)  # where an equaliser's gains stand; log-spaced lines between
+EQ_HZ = (60, 150, 300, 600, 1200, 2200, 3500, 5000, 7500)  # where an equaliser's gains stand; log-spaced lines between
 PEAK = 0.99
 FADE = 80  # samples, 5 ms: at both ends of each piece
 
@@ -53,7 +54,8 @@ def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
         talker = _hall(corpus, recipe.hall)
     size = fast_size(n + (0 if talker is None else talker.size))
 
-    spectrum = np.fft.rfft(lay(corpus, recipe.speech, n), size)
+    speech = lay(corpus, recipe.speech, int(n * recipe.speed) + 2 if recipe.speed != 1 else n)
+    spectrum = np.fft.rfft(_played(speech, recipe.speed, n), size)
     if recipe.speech_eq or recipe.lowpass_hz:
         spectrum *= curve(recipe.speech_eq, recipe.lowpass_hz, spectrum.size)
     if talker is None:
@@ -62,22 +64,14 @@ def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
         clean = np.fft.irfft(spectrum * np.fft.rfft(talker, size), size)[:n]
         direct = np.fft.irfft(spectrum * np.fft.rfft(early(talker), size), size)[:n]
 
-    noise = lay_noise(corpus, recipe.layers[0], n)
-    for layer in recipe.layers[1:]:
-        noise = noise + lay_noise(corpus, layer, n)
-    noise = _envelope(noise, recipe)
-    if recipe.noise_eq or noise_room is not None:
-        spectrum = np.fft.rfft(noise, size)
-        if recipe.noise_eq:
-            spectrum *= curve(recipe.noise_eq, 0.0, spectrum.size)
-        if noise_room is not None:
-            spectrum *= np.fft.rfft(noise_room, size)
-        noise = np.fft.irfft(spectrum, size)[:n]
+    noise = np.sum([lay_noise(corpus, layer, n) for layer in recipe.layers], 0)
+    if noise_room is not None:
+        noise = np.fft.irfft(np.fft.rfft(noise, size) * np.fft.rfft(noise_room, size), size)[:n]
 
     # Files were laid at level 1. A stretch without speech counts as if it had some, and a noise of which
     # bursts or pauses have left almost nothing is not raised without end.
     level = active_rms(direct) if np.abs(direct).max() > 1e-3 else 1.0
-    gain = level / max(rms(noise), 0.03) * 10 ** (-recipe.snr_db / 20)
+    gain = 0.0 if recipe.snr_db >= CLEAN_DB else level / max(rms(noise), 0.03) * 10 ** (-recipe.snr_db / 20)
     noisy = clean + np.float32(gain) * noise
     peak = max(float(np.abs(noisy).max()), float(np.abs(clean).max()), 1e-9)
     scale = min(10 ** (recipe.level_dbfs / 20) / max(rms(noisy), 1e-9), PEAK / peak)
@@ -119,19 +113,37 @@ def lay_noise(corpus: Corpus, layer: Layer, n: int) -> np.ndarray:
     else:
         length = max(piece.at + piece.length for piece in layer.pieces)
         wave = lay(corpus, layer.pieces, length)
-        wave = np.interp(np.arange(n) * layer.speed, np.arange(length), wave)
-    return (wave * (10 ** (layer.level_db / 20) / max(rms(wave), 1e-9))).astype(np.float32)
+        wave = np.interp(np.arange(n) * layer.speed, np.arange(length), wave).astype(np.float32)
+    if layer.eq:
+        size = fast_size(n)
+        wave = np.fft.irfft(np.fft.rfft(wave, size) * curve(layer.eq, 0.0, size // 2 + 1), size)[:n]
+    wave = wave * (10 ** (layer.level_db / 20) / max(rms(wave), 1e-9))
+    return _course(wave, layer).astype(np.float32)
 
 
-def _envelope(noise: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Slow swells and on/off bursts."""
+def _played(wave: np.ndarray, speed: float, n: int) -> np.ndarray:
+    """A wave played `speed` times as fast, band-limited [n]: its spectrum is cut or filled up with zeros."""
+    if speed == 1:
+        return wave
+    size = fast_size(wave.size)
+    out = round(size / speed / 2) * 2
+    spectrum = np.fft.rfft(wave, size)
+    fitted = np.zeros(out // 2 + 1, dtype=spectrum.dtype)
+    kept = min(fitted.size, spectrum.size)
+    fitted[:kept] = spectrum[:kept]
+    played = np.fft.irfft(fitted, out)[:n] * (out / size)
+    return np.pad(played, (0, n - played.size)).astype(np.float32)
+
+
+def _course(noise: np.ndarray, layer: Layer) -> np.ndarray:
+    """Slow swells, and the times at which the noise is on."""
     time = np.arange(noise.size)
-    if recipe.swell:
-        gains = 10 ** (np.array(recipe.swell) / 20)
+    if layer.swell:
+        gains = 10 ** (np.array(layer.swell) / 20)
         noise = noise * np.interp(time, np.linspace(0, noise.size, gains.size), gains).astype(np.float32)
-    if recipe.bursts:
-        knots = np.array([[a, a + 160, b, b + 160] for a, b in recipe.bursts]).ravel()  # 10 ms ramps
-        gains = np.tile([0.0, 1.0, 1.0, 0.0], len(recipe.bursts))
+    if layer.bursts:
+        knots = np.array([[a, a + 160, b, b + 160] for a, b in layer.bursts]).ravel()  # 10 ms ramps
+        gains = np.tile([0.0, 1.0, 1.0, 0.0], len(layer.bursts))
         noise = noise * np.interp(time, knots, gains).astype(np.float32)
     return noise
 

@@ -6,7 +6,7 @@ import torch
 
 from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.mixing import render
-from dsn_lite.data.recipes import Recipe, recipe
+from dsn_lite.data.recipes import Recipe, plain_recipe, recipe
 
 
 class Mixtures(torch.utils.data.Dataset):
@@ -50,3 +50,23 @@ class Mixtures(torch.utils.data.Dataset):
             "index": item.index,
             "snr": item.snr_db,
         }
+
+
+class PlainMixtures(torch.utils.data.Dataset):
+    """Validation mixtures of one speaker and one noise of a data set at 0, 5 and 10 dB, nothing done to either.
+
+    A data set whose noises are in no training file shows what carries over. Items as in :class:`Mixtures`.
+    """
+
+    def __init__(self, corpus: Corpus, source: str, size: int, seconds: float = 4.0) -> None:
+        self.corpus, self.source, self.size, self.seconds = corpus, source, size, seconds
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, i: int) -> dict:
+        if not 0 <= i < self.size:
+            raise IndexError(i)
+        item = plain_recipe(self.corpus, i, self.seconds, self.source, (0.0, 5.0, 10.0)[i % 3])
+        noisy, clean = render(self.corpus, item)
+        return {"noisy": torch.from_numpy(noisy), "clean": torch.from_numpy(clean), "index": i, "snr": item.snr_db}

@@ -23,7 +23,8 @@ import torch
 from dsn_lite.audio.spectral import HOP, SAMPLE_RATE
 from dsn_lite.data.cache import ACTIVE_DB
 from dsn_lite.data.mixing import EQ_HZ, PEAK, active_rms, curve, fast_size, lay, lay_noise, rms
-from dsn_lite.data.recipes import Layer, Piece, fill, talk
+from dsn_lite.data.pieces import Piece, fill, talk
+from dsn_lite.data.recipes import Layer
 from dsn_lite.errors import InputError
 
 if TYPE_CHECKING:

@@ -1,0 +1,163 @@
+"""Training the enhancer: the small answer and the refined one come from one pass and are both taught in every step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dsn_lite.audio.spectral import istft, stft
+from dsn_lite.data.corpus import Corpus
+from dsn_lite.data.mixtures import Mixtures, PlainMixtures
+from dsn_lite.network.config import Config
+from dsn_lite.network.model import Network
+from dsn_lite.training.loop import Loop, Plan, build, read_yaml
+from dsn_lite.training.losses import SpeechLoss
+from dsn_lite.training.patterns import Mix, draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnhancerConfig(Plan):
+    """Everything that decides a run of the enhancer.
+
+    The learning rate stays flat after the warm-up and falls in the last part of the run, so that a run can be made longer
+    while it lasts.
+
+    Examples
+    --------
+    >>> config = EnhancerConfig(network=Config.preset("tiny"), steps=1000, rate=1e-3, warmup=100, falls_from=0.5)
+    >>> config.rate_at(49), config.rate_at(400), round(config.rate_at(750), 6)
+    (0.0005, 0.001, 0.000505)
+    """
+
+    network: Config
+    loss: SpeechLoss = field(default_factory=SpeechLoss)
+    patterns: Mix = field(default_factory=lambda: Mix(open=0.5, closed=0.0, random=0.5))
+    """Gates of the items of a batch. None need be closed: the small answer is taught in every step."""
+    small: float = 0.5
+    """Weight of the loss of the small answer."""
+    freeze_norms: bool = False
+    """Whether norms keep their running statistics and learn only scale and shift."""
+    falls_from: float = 0.7
+    """Share of the run from which on the learning rate falls."""
+    plain_sources: tuple[str, ...] = ()
+    """Data sets whose validation noises are reported apart; see :class:`dsn_lite.data.mixtures.PlainMixtures`."""
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, flat, then half a cosine down to a hundredth."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        start = self.falls_from * self.steps
+        progress = max(0.0, (step - start) / max(1.0, self.steps - start))
+        return self.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+    @staticmethod
+    def read(path: str | Path) -> EnhancerConfig:
+        """Configuration from a YAML file."""
+        return EnhancerConfig.from_dict(read_yaml(path), str(path))
+
+    @classmethod
+    def from_dict(cls, values: dict, source: str = "configuration") -> EnhancerConfig:
+        """Configuration from plain values."""
+        values = dict(values)
+        values["network"] = Config.from_dict(values["network"])
+        if "patterns" in values:
+            values["patterns"] = build(Mix, values["patterns"], source)
+        if "plain_sources" in values:
+            values["plain_sources"] = tuple(values["plain_sources"])
+        loss = dict(values.pop("loss", {}))
+        if "windows" in loss:
+            loss["windows"] = tuple(loss["windows"])
+        return build(cls, {**values, "loss": build(SpeechLoss, loss, source)}, source)
+
+    def to_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return {**asdict(self), "network": self.network.to_dict()}
+
+
+class EnhancerTrainer(Loop):
+    """A run of the enhancer; see :class:`dsn_lite.training.loop.Loop` for the parameters."""
+
+    PLAN = EnhancerConfig
+    PANELS = {  # noqa: RUF012
+        "loss": ("loss", "small", "valid_open", "valid_small"),
+        "SI-SDR, dB": ("open_*", "small_*"),
+    }
+
+    def __init__(
+        self, config: EnhancerConfig, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
+    ):
+        self.config = config
+        torch.manual_seed(config.seed)
+        network = Network(config.network)
+        for module in network.modules():
+            if hasattr(module, "frozen"):
+                module.frozen = config.freeze_norms
+        super().__init__(config, network, corpus, folder, device=device, workers=workers)
+
+    def dataset(self, split: str, size: int | None) -> Mixtures:
+        """Mixtures of a split; those of validation are the same for every run."""
+        return Mixtures(self.corpus, split, self.config.seconds, self.config.seed if split == "train" else 0, size=size)
+
+    def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Loss of the refined answer under the step's gates, and of the small answer."""
+        config, noisy, clean = self.config, batch["noisy"], batch["clean"]
+        spectrum = stft(noisy)
+        gates = None
+        if self.network.gate_names:
+            # Drawn for the global batch and sliced, so that the number of processes does not change the run.
+            pattern, _ = draw(config.patterns, config.batch, spectrum.shape[1], len(self.network.gate_names), generator)
+            gates = pattern[self.own].to(self.device)
+        output = self.wrapped(spectrum, gates)
+        # One resolution a step, in turn: the same gradient on average for a third of the transforms.
+        windows = config.loss.windows
+        loss = replace(config.loss, windows=(windows[self.step % len(windows)],))
+        total = loss(istft(output.spectrum, noisy.shape[-1]), clean).mean()
+        values = {"loss": total.item()}
+        if gates is not None:
+            small = loss(istft(output.small, noisy.shape[-1]), clean).mean()
+            values["small"] = small.item()
+            total = total + config.small * small
+        return total, values
+
+    @torch.no_grad()
+    def validate(self) -> dict:
+        """Loss and SI-SDR of the averaged network on the fixed validation mixtures, all open and all closed."""
+        network, values = self.averaged(), {}
+        sets = {"valid": Mixtures(self.corpus, "valid", 4.0, 0, size=self.config.valid_items)}
+        for source in self.config.plain_sources:
+            sets[source] = PlainMixtures(self.corpus, source, self.config.valid_items)
+        for name, dataset in sets.items():
+            losses, ratios = {"open": [], "small": []}, {"open": [], "small": []}
+            for first in range(0, len(dataset), 8):
+                items = [dataset[i] for i in range(first, min(first + 8, len(dataset)))]
+                noisy = torch.stack([item["noisy"] for item in items]).to(self.device)
+                clean = torch.stack([item["clean"] for item in items]).to(self.device)
+                spectrum = stft(noisy)
+                output = network(spectrum, spectrum.real.new_ones(*spectrum.shape[:2], len(network.gate_names)))
+                for kind, answer in (("open", output.spectrum), ("small", output.small)):
+                    wave = istft(answer, noisy.shape[-1])
+                    losses[kind].append(self.config.loss(wave, clean))
+                    ratios[kind].append(si_sdr(wave, clean))
+            for kind in losses if network.gate_names else ("open",):
+                if name == "valid":
+                    values[f"valid_{kind}"] = float(torch.cat(losses[kind]).mean())
+                values[f"{kind}_{name}"] = float(torch.cat(ratios[kind]).mean())
+        return values
+
+
+def si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio [B] in dB (Le Roux et al., 2019) of estimates [B, samples].
+
+    Examples
+    --------
+    >>> clean = torch.tensor([[1.0, 0.0, -1.0, 0.0]])
+    >>> round(float(si_sdr(2 * clean + torch.tensor([[0.0, 0.2, 0.0, -0.2]]), clean)))
+    20
+    """
+    scale = (estimate * clean).sum(-1, keepdim=True) / clean.square().sum(-1, keepdim=True).clamp_min(1e-12)
+    target = scale * clean
+    return 10 * torch.log10(target.square().sum(-1) / (estimate - target).square().sum(-1).clamp_min(1e-12))
