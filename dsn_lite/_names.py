@@ -36,7 +36,7 @@ _MOVED = {
     "manifest": "data.manifest", "metrics": "evaluation.metrics", "mixing": "data.mixing", "noises": "audio.noises",
     "patterns": "training.patterns", "perceptual": "training.perceptual", "provenance": "evaluation.provenance",
     "recipes": "data.recipes", "registry": "zoo", "rooms": "data.rirs", "spectral": "audio.spectral",
-    "streaming": "engine.stream", "blocks.held_gru": "network.blocks.held_gru",
+    "streaming": "engine", "blocks.held_gru": "network.blocks.held_gru",
     "slimmable.demucs_stream": "slimmable.demucs.stream", "slimmable.demucs_training": "slimmable.demucs.train",
     "slimmable.mixtures": "slimmable.separator.mixtures", "slimmable.separation_loss": "slimmable.separator.loss",
     "slimmable.separation_training": "slimmable.separator.train",

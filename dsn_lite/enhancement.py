@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsn_lite.audio.files import fit, resample
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
-from dsn_lite.engine.stream import open_stream
+from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
 from dsn_lite.macs import count, frame_macs
 from dsn_lite.model import Network
@@ -75,7 +75,7 @@ def enhance(
     channels = checked(wave, sample_rate)
     waves, gates = [], []
     for channel in channels:
-        stream = open_stream(network, budget=budget, policy=policy)
+        stream = Stream(network, budget=budget, policy=policy)
         low = resample(channel, sample_rate, SAMPLE_RATE)
         parts, used = [], []
         for end in (False, True):

@@ -332,7 +332,7 @@ def save(network: Network, path: str | Path) -> onnx.ModelProto:
 
 
 class OnnxEngine:
-    """Runs frames through ONNX Runtime on one thread; see `dsn_lite.engine.stream.Engine`.
+    """Runs frames through ONNX Runtime on one thread; see `dsn_lite.engine.engines.Engine`.
 
     Parameters
     ----------
@@ -375,7 +375,7 @@ class OnnxEngine:
         return twin
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """See `dsn_lite.engine.stream.Engine`."""
+        """See `dsn_lite.engine.engines.Engine`."""
         frames = len(spectrum)
         planes = np.stack([spectrum.real, spectrum.imag], axis=1).astype(np.float32)
         out, used = np.empty((frames, 2, BINS), np.float32), np.empty((frames, len(self.gate_names)), np.uint8)

@@ -1038,7 +1038,7 @@ def pack(network: Network) -> Weights:
 
 
 class KernelEngine:
-    """Runs frames through the compiled kernel; see `dsn_lite.engine.stream.Engine`.
+    """Runs frames through the compiled kernel; see `dsn_lite.engine.engines.Engine`.
 
     Parameters
     ----------
@@ -1076,7 +1076,7 @@ class KernelEngine:
         return twin
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """See `dsn_lite.engine.stream.Engine`."""
+        """See `dsn_lite.engine.engines.Engine`."""
         out, used = self._run(np.array(spectrum, np.complex64, order="C").view(np.float32), gates)
         return out.view(np.complex64), used
 

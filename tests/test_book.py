@@ -114,12 +114,12 @@ class TestChapters:
 
     @pytest.mark.parametrize("broken", ["always open", "always closed", "detached"])
     def test_a_broken_gate_turns_the_first_chapter_red(self, broken, monkeypatch):
-        from dsn_lite.engine import stream as streaming
+        from dsn_lite.engine import TorchEngine, stream
         from dsn_lite.model import Network
         from dsn_lite.network import gates
 
         # The compiled engine has a policy of its own; the reference is what can be broken here.
-        monkeypatch.setattr(streaming, "make_engine", lambda name, *settings: streaming.TorchEngine(*settings))
+        monkeypatch.setattr(stream, "make_engine", lambda name, *settings: TorchEngine(*settings))
         if broken == "detached":  # shown, but everything runs
             masked = Network._mask
             monkeypatch.setattr(Network, "_mask", lambda self, x, gates, state: masked(self, x, 0 * gates + 1, state))

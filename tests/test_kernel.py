@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsn_lite.engine.stream import Stream, TorchEngine
+from dsn_lite.engine import Stream, TorchEngine
 from dsn_lite.model import GATES
 
 pytest.importorskip("numba")

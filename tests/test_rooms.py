@@ -36,11 +36,10 @@ UPWARD = {
     "enhancement -> engine.stream",
 }  # fmt: skip
 CIRCLES = {
-    "engine.stream enhancement export kernel macs model",
-    "slimmable.demucs.network slimmable.demucs.stream",
+    "engine.engines engine.stream enhancement export kernel macs model",
 }  # fmt: skip
 LONG_MODULES = {
-    "audio.files", "commands.enhance", "engine.stream", "evaluation.scoring", "export",
+    "audio.files", "commands.enhance", "evaluation.scoring", "export",
     "kernel", "model", "plots.maps", "slimmable.demucs.network", "slimmable.demucs.train", "slimmable.layers",
     "slimmable.separator.mixtures", "slimmable.separator.network", "training.former", "training.loop",
     "widgets.block_viewer",

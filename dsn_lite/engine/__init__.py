@@ -5,7 +5,7 @@ from __future__ import annotations
 from dsn_lite._names import find, listed
 
 _HOMES = {
-    "stream": "Engine Stream TorchEngine Transforms make_engine",
+    "engines": "ENGINES Engine TorchEngine Transforms make_engine", "stream": "Runner Stream",
     "files": "Report enhance_file",
 }
 

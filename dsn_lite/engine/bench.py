@@ -19,7 +19,8 @@ import numpy as np
 from dsn_lite import audio, macs
 from dsn_lite.audio import clips, noises
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
-from dsn_lite.engine.stream import ENGINES, Stream
+from dsn_lite.engine.engines import ENGINES
+from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
 from dsn_lite.model import Network
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dsn_lite import audio, macs
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, WINDOW
-from dsn_lite.engine.stream import open_stream
+from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
 from dsn_lite.model import Network
 from dsn_lite.plots import maps as figures
@@ -134,7 +134,7 @@ class _Chain:
         self._network, self._counted = network, macs.count(network)
         self._down = audio.Resampler(reader.sample_rate, SAMPLE_RATE, channels)
         self._up = audio.Resampler(SAMPLE_RATE, reader.sample_rate, channels)
-        self._streams = [open_stream(network, budget=budget, policy=policy) for _ in range(channels)]
+        self._streams = [Stream(network, budget=budget, policy=policy) for _ in range(channels)]
         self._gates: list[list[np.ndarray]] = [[] for _ in range(channels)]
         self._pictures = [figures.Spectrogram(), figures.Spectrogram()] if is_drawn else []
         self._samples = audio.resampled_length(reader.samples, reader.sample_rate, SAMPLE_RATE)

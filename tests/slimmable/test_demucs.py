@@ -12,11 +12,12 @@ from hypothesis import strategies as some
 import dsn_lite
 from dsn_lite import cli, macs
 from dsn_lite.audio.files import write
-from dsn_lite.engine.stream import Stream, open_stream
+from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
 from dsn_lite.network.weights import save
 from dsn_lite.slimmable.choice import thermometer
-from dsn_lite.slimmable.demucs.network import SEGMENT, SEGMENT_FRAMES, DemucsConfig, Mix, SlimDemucs, level_out
+from dsn_lite.slimmable.demucs.network import DemucsConfig, Mix, SlimDemucs
+from dsn_lite.slimmable.demucs.stream import SEGMENT, SEGMENT_FRAMES, level_out
 
 RATE = 16_000
 
@@ -255,7 +256,7 @@ def test_the_count_equals_a_count_by_hand():
 )  # fmt: skip
 def test_the_stream_gives_the_offline_result(random_demucs, samples, cuts, budget):
     network, wave = random_demucs(), noise(20_000)[0, :samples].numpy()
-    stream, parts, gates = network.stream(budget=budget), [], []
+    stream, parts, gates = Stream(network, budget=budget), [], []
     for chunk in np.split(wave, sorted(min(cut, samples) for cut in cuts)):
         parts.append(stream.feed(chunk))
         gates.append(stream.take_gates())
@@ -274,21 +275,21 @@ def test_the_stream_gives_the_offline_result(random_demucs, samples, cuts, budge
 
 
 def test_a_long_chunk_is_computed_in_blocks(random_demucs, monkeypatch):
-    from dsn_lite.slimmable.demucs import stream as demucs_stream
+    from dsn_lite.engine import stream
 
     network, wave = random_demucs(), noise(9 * SEGMENT + 100)[0].numpy()
     expected = network.enhance(wave, RATE).wave
-    monkeypatch.setattr(demucs_stream, "BLOCK_SEGMENTS", 2)
+    monkeypatch.setattr(stream, "BLOCK_SAMPLES", 2 * SEGMENT + 50)
     assert np.abs(network.enhance(wave, RATE).wave - expected).max() < 1e-5
 
 
-def test_a_copy_goes_its_own_way(random_demucs):
-    stream, wave = random_demucs().stream(), noise(3 * SEGMENT)[0].numpy()
-    stream.feed(wave[:SEGMENT])
-    twin = stream.copy()
-    assert np.array_equal(stream.feed(wave[SEGMENT:]), twin.feed(wave[SEGMENT:]))
-    stream.feed(wave)
-    assert len(twin.flush()) == 0 and twin.samples_in == 0
+def test_two_streams_do_not_hear_each_other(random_demucs):
+    network, wave = random_demucs(), noise(3 * SEGMENT)[0].numpy()
+    one, other = Stream(network), Stream(network)
+    first = one.feed(wave[:SEGMENT])
+    other.feed(wave[::-1])
+    assert np.abs(np.r_[first, one.feed(wave[SEGMENT:])] - network.enhance(wave, RATE).wave).max() < 1e-5
+    assert len(one.flush()) == 0 and one.samples_in == 0
 
 
 def test_enhance_takes_rates_channels_and_policies(random_demucs):
@@ -352,7 +353,8 @@ def test_saved_and_loaded(random_demucs, tmp_path):
     again = dsn_lite.load(tmp_path / "small.safetensors")
     assert isinstance(again, SlimDemucs) and again.name == "small" and again.config == network.config
     assert np.array_equal(again.enhance(wave, RATE).wave, network.enhance(wave, RATE).wave)
-    assert type(open_stream(again)).__name__ == "DemucsStream" and not isinstance(open_stream(again), Stream)
+    with pytest.raises(InputError, match="small runs in PyTorch alone"):
+        Stream(again, engine="kernel")
 
 
 def test_the_command_enhances(random_demucs, tmp_path, capsys):

@@ -11,7 +11,7 @@ from dsn_lite.errors import InputError
 from dsn_lite.evaluation import scoring as evaluation
 from dsn_lite.evaluation.scoring import Plan, evaluate
 from dsn_lite.network.weights import save
-from dsn_lite.slimmable.demucs.network import SEGMENT_FRAMES
+from dsn_lite.slimmable.demucs.stream import SEGMENT_FRAMES
 
 pytest.importorskip("pesq")
 pytest.importorskip("speechmos")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dsn_lite._names import find, listed
 
 _HOMES = {
-    "network": "LEVELS SEGMENT SEGMENT_FRAMES TARGETS DemucsConfig SlimDemucs level_out",
-    "stream": "DemucsStream",
+    "network": "LEVELS DemucsConfig SlimDemucs",
+    "stream": "SEGMENT SEGMENT_FRAMES TARGETS SegmentRunner level_out",
     "train": "DemucsPlan DemucsTraining",
 }
 

@@ -29,18 +29,11 @@ from dsn_lite.errors import InputError
 from dsn_lite.policy import erb_pooling
 from dsn_lite.slimmable.choice import step_names
 from dsn_lite.slimmable.cost import WidthCount, rows
+from dsn_lite.slimmable.demucs.stream import SEGMENT, SEGMENT_FRAMES, SegmentRunner, level_out
 from dsn_lite.slimmable.layers import SlimConv1d, SlimConvTranspose1d, SlimGRU, SlimNorm
 
 KERNEL, STRIDE = 8, 4
 LEVELS = 4
-SEGMENT_FRAMES = 8
-"""Frames of 256 samples in a segment: the router decides once in 128 ms."""
-SEGMENT = SEGMENT_FRAMES * HOP
-"""Samples of a segment, 2048."""
-TARGETS = (0.1, 0.75)
-"""Range of the target utilisations that a router is trained for."""
-_FORGET = math.exp(-HOP / 16_000 / 2.0)  # the level is a mean of the power with a time constant of two seconds
-_QUIET = 1e-7  # power, -70 dB: what is softer is not lifted to the level of the rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -501,43 +494,9 @@ class SlimDemucs(nn.Module):
             for values in self.decoders[-1].convolution.parameters():
                 values *= 1 - share
 
-    def stream(self, *, budget: float | None = None, policy="learned"):
-        """A stream of one channel; see :class:`dsn_lite.slimmable.demucs.stream.DemucsStream`."""
-        from dsn_lite.slimmable.demucs.stream import DemucsStream
-
-        return DemucsStream(self, budget=budget, policy=policy)
-
-
-def level_out(wave: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Divide a wave by its level so far.
-
-    The level of a frame of 256 samples is the root of the mean power up to its end, older frames counting less.
-
-    Parameters
-    ----------
-    wave : Tensor [B, samples], whole frames
-    state : Tensor [B, 2], zero at the start
-
-    Returns
-    -------
-    levelled wave [B, samples], level [B, samples], new state
-
-    Examples
-    --------
-    >>> import torch
-    >>> levelled, level, _ = level_out(torch.full((1, 512), 0.5), torch.zeros(1, 2))
-    >>> levelled[0, -1].round(decimals=3), level[0, -1].round(decimals=3)
-    (tensor(1.), tensor(0.5000))
-    """
-    powers = wave.unflatten(-1, (-1, HOP)).square().mean(-1)
-    pairs = torch.stack([powers, torch.ones_like(powers)])  # [2, B, T]
-    frames = torch.arange(powers.shape[-1], device=wave.device)
-    age = frames[None] - frames[:, None]  # [earlier, later]
-    weights = torch.where(age >= 0, _FORGET ** age.clamp_min(0), 0.0).to(wave.dtype)
-    carried = state.T[..., None] * (_FORGET ** (frames + 1)).to(wave.dtype)
-    sums = pairs @ weights + carried
-    level = (sums[0] / sums[1] + _QUIET).sqrt().repeat_interleave(HOP, -1)
-    return wave / level, level, sums[..., -1].T
+    def runner(self, *, budget: float | None = None, policy="learned") -> SegmentRunner:
+        """What a :class:`~dsn_lite.engine.stream.Stream` of this network runs."""
+        return SegmentRunner(self, budget, policy)
 
 
 def equal_runs(chosen: list[int]) -> Iterator[tuple[int, int]]:

@@ -1,31 +1,32 @@
-"""Enhance a signal by the slimmable DEMUCS as it arrives: :class:`dsn_lite.engine.stream.Stream` for widths.
+"""What a stream runs of the slimmable DEMUCS: segments of 2048 samples, each at a width.
 
-A stream keeps the state of network, level and router, and less than a segment of input; its memory does not grow. What it
-returns is the offline result, late by the segment that the router listens to first: 2048 samples, 128 ms.
+The router listens to a segment before it is enhanced, so what comes out is the offline result late by 128 ms.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dsn_lite.audio.spectral import HOP
-from dsn_lite.engine.stream import checked_chunk
 from dsn_lite.errors import InputError
 from dsn_lite.slimmable.choice import decide, from_thermometer, thermometer
-from dsn_lite.slimmable.demucs.network import SEGMENT, SEGMENT_FRAMES, TARGETS, SlimDemucs, level_out
 
-BLOCK_SEGMENTS = 156
-"""Segments computed at once when a long chunk is fed (20 s): bounds the memory."""
+SEGMENT_FRAMES = 8
+"""Frames of 256 samples in a segment: the router decides once in 128 ms."""
+SEGMENT = SEGMENT_FRAMES * HOP
+"""Samples of a segment, 2048."""
+TARGETS = (0.1, 0.75)
+"""Range of the target utilisations that a router is trained for."""
+_FORGET = math.exp(-HOP / 16_000 / 2.0)  # the level is a mean of the power with a time constant of two seconds
+_QUIET = 1e-7  # power, -70 dB: what is softer is not lifted to the level of the rest
 
-_NO_SAMPLES = np.zeros(0, np.float32)
 
-
-class DemucsStream:
-    """Enhances one channel at 16 kHz, chunk by chunk.
+class SegmentRunner:
+    """Runs segments of one channel through a network of widths; a :class:`~dsn_lite.engine.stream.Runner`.
 
     Parameters
     ----------
@@ -35,22 +36,16 @@ class DemucsStream:
         0 is the narrowest and 1 the widest alone.
     policy : "learned", "open" (the widest), "closed" (the narrowest), a width, or gates [T, K] for the frames to come
         Gates are those of the thermometer: nested, and the same on all frames of a segment.
-
-    Examples
-    --------
-    >>> from dsn_lite.slimmable.demucs.network import DemucsConfig
-    >>> stream = DemucsStream(SlimDemucs(DemucsConfig()).eval())
-    >>> [len(stream.feed(np.zeros(n, dtype=np.float32))) for n in (100, 2000, 4000)], len(stream.flush())
-    ([0, 2048, 2048], 2004)
     """
 
-    def __init__(self, model: SlimDemucs, *, budget: float | None = None, policy: str | float | np.ndarray = "learned"):
+    hop, delay = SEGMENT, 0
+
+    def __init__(self, model, budget: float | None, policy: str | float | np.ndarray):
         if budget is not None and not 0 <= budget <= 1:
             raise InputError(f"budget is {budget}; it must lie between 0 (narrowest) and 1 (widest)")
         if isinstance(policy, str) and policy == "learned" and budget in (0, 1):
             policy = "open" if budget else "closed"
         self.model, self.gate_count = model, len(model.gate_names)
-        self.policy = policy
         low, high = TARGETS
         self.target = min(max(model.config.target if budget is None else budget, low), high)
         self._given: list[int] | None = None
@@ -85,76 +80,64 @@ class DemucsStream:
         return first.tolist()
 
     def reset(self) -> None:
-        """Start anew, as if nothing had been fed."""
-        self.samples_in = self.samples_out = self.segments = 0
-        self.gates = np.zeros((0, self.gate_count), np.uint8)
-        self._input = _NO_SAMPLES
+        """Forget everything."""
+        self._segments = 0
         self._state = self.model.initial_state(1)
         self._level = torch.zeros(1, 2)
         self._router = self.model.router.initial_state(1)
 
-    def copy(self) -> DemucsStream:
-        """An independent stream in the same state; the weights are shared."""
-        return copy.copy(self)  # states are replaced and never written to
-
-    def feed(self, chunk: np.ndarray) -> np.ndarray:
-        """Take float samples [n] at 16 kHz, n of any size; return the samples that are now finished, float32 [m].
-
-        Raises
-        ------
-        InputError
-            When the chunk is not one channel, or holds NaN or infinite samples; the stream is then unchanged.
-        """
-        chunk = checked_chunk(chunk)
-        self.samples_in += len(chunk)
-        samples = np.concatenate((self._input, chunk))
-        whole = len(samples) // SEGMENT * SEGMENT
-        self._input = samples[whole:].copy()  # the caller may write to the chunk
-        return self._advance(samples[:whole])
-
-    def flush(self) -> np.ndarray:
-        """Return the samples still inside, so that as many have come out as went in; then reset."""
-        left = len(self._input)
-        tail = self._advance(np.pad(self._input, (0, -left % HOP)))[:left]
-        gates = self.gates
-        self.reset()
-        self.gates = gates
-        return tail
-
-    def take_gates(self) -> np.ndarray:
-        """Gates [T, K], uint8, of the frames computed by the last `feed` or `flush`."""
-        return self.gates
-
-    def _advance(self, samples: np.ndarray) -> np.ndarray:
-        """Enhance whole frames; only the last call of a stream may end within a segment."""
-        parts, used = [_NO_SAMPLES], [np.zeros((0, self.gate_count), np.uint8)]
-        for first in range(0, len(samples), BLOCK_SEGMENTS * SEGMENT):
-            wave, gates = self._block(samples[first : first + BLOCK_SEGMENTS * SEGMENT])
-            parts.append(wave)
-            used.append(gates)
-        result, self.gates = np.concatenate(parts), np.concatenate(used)
-        self.samples_out += len(result)
-        return result
-
     @torch.inference_mode()
-    def _block(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        levelled, level, self._level = level_out(torch.from_numpy(samples)[None], self._level)
+    def process(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`~dsn_lite.engine.stream.Runner`."""
+        levelled, level, self._level = level_out(torch.from_numpy(np.ascontiguousarray(samples))[None], self._level)
         segments = math.ceil(len(samples) / SEGMENT)
         chosen = self._choose(levelled, segments)
         noise, self._state = self.model.run_segments(levelled, chosen, self._state)
-        self.segments += segments
+        self._segments += segments
         one_hot = torch.eye(len(self.model.widths))[torch.tensor(chosen)]
         gates = thermometer(one_hot).numpy().astype(np.uint8).repeat(SEGMENT_FRAMES, axis=0)[: len(samples) // HOP]
         return ((levelled - noise) * level)[0].numpy(), gates
 
-    def _choose(self, levelled: torch.Tensor, segments: int) -> list[int]:
+    def _choose(self, levelled: Tensor, segments: int) -> list[int]:
         """Widths (indices) of the next segments."""
         if self._fixed is not None:
             return [self._fixed] * segments
         if self._given is not None:
-            given = self._given[self.segments : self.segments + segments]
+            given = self._given[self._segments : self._segments + segments]
             if len(given) < segments:
                 raise InputError(f"gates for {len(self._given)} segments were given, the signal has more")
             return given
         logits, self._router = self.model.router(levelled, torch.tensor([self.target]), self._router)
         return decide(logits)[0].argmax(-1).tolist()
+
+
+def level_out(wave: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Divide a wave by its level so far.
+
+    The level of a frame of 256 samples is the root of the mean power up to its end, older frames counting less.
+
+    Parameters
+    ----------
+    wave : Tensor [B, samples], whole frames
+    state : Tensor [B, 2], zero at the start
+
+    Returns
+    -------
+    levelled wave [B, samples], level [B, samples], new state
+
+    Examples
+    --------
+    >>> import torch
+    >>> levelled, level, _ = level_out(torch.full((1, 512), 0.5), torch.zeros(1, 2))
+    >>> levelled[0, -1].round(decimals=3), level[0, -1].round(decimals=3)
+    (tensor(1.), tensor(0.5000))
+    """
+    powers = wave.unflatten(-1, (-1, HOP)).square().mean(-1)
+    pairs = torch.stack([powers, torch.ones_like(powers)])  # [2, B, T]
+    frames = torch.arange(powers.shape[-1], device=wave.device)
+    age = frames[None] - frames[:, None]  # [earlier, later]
+    weights = torch.where(age >= 0, _FORGET ** age.clamp_min(0), 0.0).to(wave.dtype)
+    carried = state.T[..., None] * (_FORGET ** (frames + 1)).to(wave.dtype)
+    sums = pairs @ weights + carried
+    level = (sums[0] / sums[1] + _QUIET).sqrt().repeat_interleave(HOP, -1)
+    return wave / level, level, sums[..., -1].T

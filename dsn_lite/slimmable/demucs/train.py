@@ -27,7 +27,8 @@ from dsn_lite.errors import InputError
 from dsn_lite.network import gates as gating
 from dsn_lite.network import weights
 from dsn_lite.slimmable import choice as choosing
-from dsn_lite.slimmable.demucs.network import SEGMENT, TARGETS, DemucsConfig, SlimDemucs
+from dsn_lite.slimmable.demucs.network import DemucsConfig, SlimDemucs
+from dsn_lite.slimmable.demucs.stream import SEGMENT, TARGETS
 from dsn_lite.training.loop import Loop, Plan, build, one_thread
 from dsn_lite.training.losses import REFERENCE_RMS, SpeechLoss
 

@@ -1,0 +1,133 @@
+"""What runs the frames of a stream: PyTorch, the compiled kernel, or ONNX Runtime, by name."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Protocol
+
+import numpy as np
+
+from dsn_lite.audio.spectral import HOP, WINDOW
+from dsn_lite.errors import InputError
+from dsn_lite.model import Network
+
+ENGINES = ("auto", "kernel", "onnx", "torch")
+
+_WINDOW = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
+
+
+class Engine(Protocol):
+    """Runs the frames of one stream through a network and remembers its state.
+
+    An engine that has the Fourier transforms inside offers ``run_samples(samples, gates)`` as well: float32 samples
+    [T, HOP] to finished samples [T, HOP], late by a hop, and gates. Others are given it by :class:`Transforms`.
+    """
+
+    name: str
+
+    def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Enhanced spectrum, complex64 [T, F], and gates used, uint8 [T, K].
+
+        `spectrum` is complex64 [T, F]; `gates` is uint8 [T, K], or None to let the policy decide.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget everything."""
+        ...
+
+
+class TorchEngine:
+    """The PyTorch network itself: exact by definition, and always there.
+
+    Parameters
+    ----------
+    network : Network in evaluation mode
+    shift : added to each open logit; see `Network.budget_shift`.
+    """
+
+    name = "torch"
+
+    def __init__(self, network: Network, shift: float = 0.0):
+        self.network, self.shift = network, shift
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.state = self.network.initial_state(1)
+
+    def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Engine`."""
+        import torch
+
+        with torch.inference_mode():
+            given = None if gates is None else torch.from_numpy(gates).float()[None]
+            output = self.network(torch.from_numpy(spectrum)[None], given, self.state, shift=self.shift)
+        self.state = output.state
+        return output.spectrum[0].numpy(), output.gates[0].numpy().astype(np.uint8)
+
+
+class Transforms:
+    """Gives an engine that runs spectra the Fourier transforms: hops of samples in, finished hops out.
+
+    Parameters
+    ----------
+    engine : Engine
+    """
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.engine.reset()
+        self._past = self._overlap = np.zeros(HOP, np.float32)  # replaced and never written to
+
+    def run_samples(self, samples: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`Engine`."""
+        hops = np.concatenate((self._past[None], samples))
+        windows = np.lib.stride_tricks.sliding_window_view(hops.reshape(-1), WINDOW)[::HOP]
+        spectrum = np.fft.rfft(windows * _WINDOW).astype(np.complex64)
+        enhanced, used = self.engine.run(spectrum, gates)
+        synthesis = np.fft.irfft(enhanced, n=WINDOW).astype(np.float32) * _WINDOW
+        blocks = synthesis[:, :HOP].copy()
+        blocks[0] += self._overlap
+        blocks[1:] += synthesis[:-1, HOP:]
+        self._past, self._overlap = hops[-1].copy(), synthesis[-1, HOP:].copy()
+        return blocks, used
+
+
+def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
+    """An engine by name.
+
+    Parameters
+    ----------
+    name : "auto", "kernel", "onnx" or "torch"
+        "kernel" is the compiled one, the fastest wherever it was measured, frame by frame and on whole files; "auto" takes
+        it where Numba is installed and "torch" elsewhere.
+    network, shift : as for :class:`TorchEngine`
+
+    Examples
+    --------
+    >>> from dsn_lite.config import Config
+    >>> make_engine("torch", Network(Config.preset("tiny")).eval()).name
+    'torch'
+    """
+    if name not in ENGINES:
+        raise InputError(f"engine is {name!r}; choose one of {', '.join(ENGINES)}, or give an Engine")
+    if name == "onnx":
+        from dsn_lite.export import OnnxEngine
+
+        return OnnxEngine(network, shift)
+    if name in ("auto", "kernel"):
+        try:
+            from dsn_lite.kernel import KernelEngine
+        except ImportError as error:
+            if name == "kernel":
+                warnings.warn(
+                    f"no compiled kernel ({error}); PyTorch runs instead, slower: pip install numba", stacklevel=2
+                )
+        else:
+            return KernelEngine(network, shift)
+    return TorchEngine(network, shift)
