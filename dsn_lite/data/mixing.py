@@ -16,6 +16,7 @@ from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.pieces import Piece
 from dsn_lite.data.recipes import CLEAN_DB, Layer, Recipe
 from dsn_lite.data.rirs import early
+from dsn_lite.data.synthetic import synthetic
 
 EQ_HZ = (60, 150, 300, 600, 1200, 2200, 3500, 5000, 7500)  # where an equaliser's gains stand; log-spaced lines between
 PEAK = 0.99
@@ -108,6 +109,8 @@ def lay_noise(corpus: Corpus, layer: Layer, n: int) -> np.ndarray:
             -layer.exponent / 2
         )  # flat below 30 Hz
         wave = np.fft.irfft((draws[0] + 1j * draws[1]) * shape, size)[:n]
+    elif layer.kind == "synthetic":
+        wave = synthetic(layer.seed, n)
     elif layer.kind == "babble":
         wave = lay(corpus, layer.pieces, n)
     else:

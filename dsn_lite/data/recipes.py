@@ -28,7 +28,8 @@ class Layer:
     """One noise, at ``level_db`` relative to the first layer.
 
     ``kind`` is ``files`` (pieces, played ``speed`` times as fast), ``babble`` (pieces of several talkers at
-    once) or ``coloured`` (power 1/f^``exponent``, drawn from ``seed``). ``eq`` are gains in dB at ``mixing.EQ_HZ``,
+    once), ``coloured`` (power 1/f^``exponent``, drawn from ``seed``) or ``synthetic``
+    (:func:`dsn_lite.data.synthetic.synthetic` of the ``seed``). ``eq`` are gains in dB at ``mixing.EQ_HZ``,
     ``swell`` gains in dB evenly spaced over the mixture, ``bursts`` the samples between which the noise is on; each is
     empty for none.
     """
@@ -173,7 +174,7 @@ def _place(corpus: Corpus, split: str, draw: _Draw) -> dict:
 def _layers(
     corpus: Corpus, noise: Pool, speech: Pool, talker: int, n: int, rng: np.random.Generator
 ) -> tuple[Layer, ...]:
-    """One to four noises: of files, in 12 % babble, in 12 % coloured; each with an equaliser and a course of its own."""
+    """One to four noises: of files, 12 % babble, 22 % synthetic, 10 % coloured; each with a course of its own."""
     draw, layers = _Draw(rng), []
     others = [group for group in range(len(speech.groups)) if group != talker]
     for i in range(int(rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1]))):
@@ -181,7 +182,9 @@ def _layers(
         given: dict = {"level_db": draw.between(-15, 0) if i else 0.0}
         if what < 0.12 and len(others) >= 3:
             given |= {"kind": "babble", "pieces": _babble(corpus, speech, talker, others, n, rng)}
-        elif what < 0.24 or not noise.groups:
+        elif what < 0.34:
+            given |= {"kind": "synthetic", "seed": int(rng.integers(2**31))}
+        elif what < 0.44 or not noise.groups:
             given |= {"kind": "coloured", "exponent": draw.between(0, 2), "seed": int(rng.integers(2**31))}
         else:
             speed = draw.speed(2.0 if draw.chance(0.5) else 1.25)
