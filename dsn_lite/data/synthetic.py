@@ -111,7 +111,7 @@ def _texture(rng: Rng, n: int) -> np.ndarray:
 
 def _crackle(rng: Rng, n: int) -> np.ndarray:
     """Drops, sparks, gravel: very many small impulses of very different sizes, through a short response."""
-    count = int(n / SAMPLE_RATE * _log(rng, 20, 2500))
+    count = max(int(n / SAMPLE_RATE * _log(rng, 20, 2500)), 1)
     train = np.zeros(n, np.float32)
     np.add.at(train, rng.integers(0, n, count), (rng.pareto(rng.uniform(1.2, 3), count) * rng.choice([-1, 1], count)))
     train = np.clip(train, -50, 50)
@@ -130,7 +130,7 @@ def _log(rng: Rng, low: float, high: float) -> float:
 def _times(rng: Rng, n: int, fewest: float, most: float) -> list[int]:
     """Samples at which something happens, between `fewest` and `most` times a second; regular, or in clusters, or not."""
     gap = SAMPLE_RATE / _log(rng, fewest, most)
-    spread, at, times = rng.choice([0.05, 0.4, 1.0]), int(rng.uniform(0, gap)), []
+    spread, at, times = rng.choice([0.05, 0.4, 1.0]), int(rng.uniform(0, min(gap, n / 2))), []
     while at < n:
         times.append(at)
         at += max(int(gap * ((1 - spread) + spread * rng.exponential())), 160)
