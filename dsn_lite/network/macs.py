@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from torch import nn
 
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND
-from dsn_lite.network.config import Config
-from dsn_lite.network.model import Network
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,9 @@ class Count:
 
     Examples
     --------
-    >>> counted = count(Config.preset("base"))
+    >>> from dsn_lite.network.config import Config
+    >>> from dsn_lite.network.model import Network
+    >>> counted = count(Network(Config.preset("base")))
     >>> counted.closed < 0.2 * counted.open
     True
     """
@@ -73,7 +74,9 @@ class Count:
 
         Examples
         --------
-        >>> counted = count(Config.preset("tiny"))
+        >>> from dsn_lite.network.config import Config
+        >>> from dsn_lite.network.model import Network
+        >>> counted = count(Network(Config.preset("tiny")))
         >>> bool(np.allclose(counted.of_frames(np.ones((5, 8))), counted.open))
         True
         """
@@ -109,9 +112,8 @@ class Count:
         return "\n".join(lines)
 
 
-def count(network: Network | Config) -> Count:
-    """Count a network, or the network of a configuration, by going over its table of layers."""
-    network = network if isinstance(network, Network) else Network(network)
+def count(network: nn.Module) -> Count:
+    """Count a network by going over its table of layers."""
     rows = []
     for layer in network.layers:
         static, dynamic = layer.block.macs(layer.bands)
@@ -122,7 +124,7 @@ def count(network: Network | Config) -> Count:
     return Count(tuple(rows), tuple(network.gate_names))
 
 
-def _parameters(module) -> int:
+def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

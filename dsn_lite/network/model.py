@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, compress, decompress, power
 from dsn_lite.network.blocks import DynamicAttention, DynamicConv, DynamicFeedForward, DynamicGRU
 from dsn_lite.network.config import Config
+from dsn_lite.network.enhance import Enhancer
 from dsn_lite.network.policy import Policy
 
 BINS = 256
@@ -88,7 +89,7 @@ class BandEmbedding(nn.Module):
         return 0, 0
 
 
-class Network(nn.Module):
+class Network(Enhancer):
     """Noisy spectrum in, enhanced spectrum out, with a gate vector for every frame.
 
     Parameters

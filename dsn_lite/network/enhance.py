@@ -1,0 +1,153 @@
+"""Enhance a whole signal of any rate and any number of channels, in plain PyTorch.
+
+What a reader sees here is what the engines for sound that arrives (``dsn_lite.engine``) are tested against.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dsn_lite.audio.files import fit, resample
+from dsn_lite.audio.offset import blocked_hops
+from dsn_lite.audio.spectral import SAMPLE_RATE, frame_count, istft, stft
+from dsn_lite.errors import InputError
+from dsn_lite.network.macs import count
+
+BLOCK_FRAMES = 1250
+"""Frames computed at once (20 s): bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out, and what was spent on it."""
+
+    wave: np.ndarray | Tensor
+    """Enhanced signal: kind, shape and rate of the input."""
+    gates: np.ndarray
+    """Gates used, uint8 [T, K], or [channels, T, K]; T frames of 16 ms."""
+    frame_mmacs: np.ndarray
+    """Rate of computing in each frame, in MMAC/s, [T] or [channels, T]."""
+    activation: float
+    """MACs of the open dynamic parts / MACs of all dynamic parts; 1 for a static network."""
+    mmacs_per_second: float
+    """Mean of `frame_mmacs`; of one channel."""
+
+
+class Enhancer(nn.Module):
+    """What a network of frames and gates does with a whole signal."""
+
+    card: dict
+    gate_names: list[str]
+
+    def enhance(
+        self, wave: np.ndarray | Tensor, sample_rate: int, *, budget: float | None = None,
+        policy: str | np.ndarray = "learned",
+    ) -> Result:  # fmt: skip
+        """Enhance a signal of any rate.
+
+        Parameters
+        ----------
+        wave : array or tensor, [samples] or [channels, samples]
+            Channels are enhanced one by one.
+        sample_rate : in Hz; other rates than 16 kHz are resampled there and back, what lies above 8 kHz is lost.
+        budget : wanted mean activation 0..1; None is the trained operating point. See :meth:`budget_shift`.
+        policy : "learned", "open", "closed", or gates [T, K] of 0 and 1
+
+        Examples
+        --------
+        >>> from dsn_lite.network.config import Config
+        >>> from dsn_lite.network.model import Network
+        >>> result = Network(Config.preset("tiny")).eval().enhance(np.zeros(8000, np.float32), 16_000)
+        >>> result.wave.shape, result.gates.shape
+        ((8000,), (33, 8))
+        """
+        shift = self.budget_shift(budget)
+        channels = checked(wave, sample_rate)
+        waves, gates = zip(*(self._channel(one, sample_rate, shift, policy) for one in channels), strict=True)
+        output, used = np.stack(waves).reshape(np.shape(wave)), np.stack(gates)
+        counted = count(self)
+        spent, switchable = counted.of_frames(used), counted.gate_macs
+        return Result(
+            wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
+            gates=used if output.ndim == 2 else used[0],
+            frame_mmacs=spent if output.ndim == 2 else spent[0],
+            activation=float((used @ switchable).mean() / switchable.sum()) if len(switchable) else 1.0,
+            mmacs_per_second=float(spent.mean()),
+        )
+
+    def budget_shift(self, budget: float | None) -> float:
+        """What to add to the policy's margins for a wanted mean activation `budget` in 0..1; None is the trained one.
+
+        0 closes and 1 opens everything. In between the shift comes from the calibration in the model's card: the
+        activation measured on the validation mixtures at each of several shifts. A single clip will differ from it.
+        Without a calibration the shift is ``log(budget / (1 - budget))``.
+        """
+        if budget is None:
+            return 0.0
+        if not 0 <= budget <= 1:
+            raise InputError(f"budget is {budget}; it must lie between 0 (closed) and 1 (open)")
+        if budget in (0, 1):
+            return math.inf if budget else -math.inf
+        table = self.card.get("calibration")
+        if not table:
+            return math.log(budget / (1 - budget))
+        return float(np.interp(budget, [row["activation"] for row in table], [row["shift"] for row in table]))
+
+    @torch.inference_mode()
+    def _channel(
+        self, wave: np.ndarray, sample_rate: int, shift: float, policy: str | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One enhanced channel [samples] and its gates [T, K]."""
+        low = resample(wave, sample_rate, SAMPLE_RATE)
+        frames = frame_count(len(low))
+        given = given_gates(policy, frames, len(self.gate_names))
+        blocked = torch.from_numpy(blocked_hops(low, frames).reshape(-1))
+        spectrum, state, spectra, used = stft(blocked)[None, :frames], None, [], []
+        for first in range(0, frames, BLOCK_FRAMES):
+            span = slice(first, first + BLOCK_FRAMES)
+            gates = None if given is None else torch.from_numpy(given[None, span]).float()
+            output = self(spectrum[:, span], gates, state, shift=shift)
+            state = output.state
+            spectra.append(output.spectrum[0])
+            used.append(output.gates[0].numpy().astype(np.uint8))
+        enhanced = istft(torch.cat(spectra), len(low)).numpy()
+        return fit(resample(enhanced, SAMPLE_RATE, sample_rate), len(wave)), np.concatenate(used)
+
+
+def given_gates(policy: str | np.ndarray, frames: int, count: int) -> np.ndarray | None:
+    """Gates [frames, count] that are not the policy's, uint8; None where it decides or there is nothing to decide."""
+    if isinstance(policy, str):
+        if policy not in ("learned", "open", "closed"):
+            raise InputError(f"policy is {policy!r}; choose learned, open or closed, or give gates [T, K]")
+        return None if policy == "learned" or not count else np.full((frames, count), policy == "open", np.uint8)
+    gates = (np.asarray(policy) != 0).astype(np.uint8)
+    if gates.ndim != 2 or gates.shape[1] != count:
+        raise InputError(f"gates have the shape {gates.shape}; needed is [frames, {count}]")
+    if len(gates) < frames:
+        raise InputError(f"gates for {len(gates)} frames were given, the signal has more")
+    return gates[:frames] if count else None
+
+
+def checked(wave: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
+    """The signal as float32 [channels, samples]; refuses what is empty, not finite, not sound or has no rate."""
+    samples = wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave)
+    if samples.ndim not in (1, 2):
+        raise InputError(f"a signal of shape {samples.shape}; give [samples] or [channels, samples]")
+    if samples.size == 0:
+        raise InputError("the signal has no samples")
+    if samples.dtype.kind != "f":
+        raise InputError(f"samples of type {samples.dtype}; give floats within -1..1 (int16 / 32768)")
+    if samples.ndim == 2 and samples.shape[0] > max(64, samples.shape[1]):
+        raise InputError(f"a signal of shape {samples.shape}; give [channels, samples], this looks transposed")
+    if not sample_rate > 0:
+        raise InputError(f"the sample rate is {sample_rate}; give it in Hz")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        channels = np.atleast_2d(samples).astype(np.float32)
+    if not np.isfinite(channels).all():
+        raise InputError("the signal holds NaN or infinite samples; leave them out or replace them by zero")
+    return channels
