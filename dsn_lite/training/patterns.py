@@ -72,3 +72,20 @@ def draw(mix: Mix, batch: int, frames: int, gates: int, generator: torch.Generat
         pattern[item] = coarse.repeat_interleave(hold, dim=0)[start : start + frames].float()
     pattern[is_open], pattern[is_closed] = 1.0, 0.0
     return pattern, chosen
+
+
+def spans(batch: int, frames: int, levels: int, generator: torch.Generator) -> Tensor:
+    """Levels [B, T] in 0..levels - 1, each held for a while of a length from ``HOLDS``; every item has lengths of its own.
+
+    Examples
+    --------
+    >>> spans(2, 50, 3, torch.Generator().manual_seed(1)).shape
+    torch.Size([2, 50])
+    """
+    rows = []
+    for _ in range(batch):
+        hold = HOLDS[int(torch.randint(len(HOLDS), (1,), generator=generator))]
+        coarse = torch.randint(levels, (frames // hold + 2,), generator=generator)
+        start = int(torch.randint(hold, (1,), generator=generator))
+        rows.append(coarse.repeat_interleave(hold)[start : start + frames])
+    return torch.stack(rows)
