@@ -2,7 +2,6 @@
 
 A field says beside its type what it may be, and the class what its fields were called before:
 
->>> from typing import ClassVar
 >>> @dataclass(frozen=True, kw_only=True)
 ... class Plan:
 ...     RENAMED: ClassVar[dict[str, str]] = {"rate": "lr"}
@@ -26,7 +25,7 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -50,15 +49,15 @@ class Range:
 
     def __str__(self) -> str:
         if self.ge is not None and self.le is not None:
-            return f"from {self.ge:g} to {self.le:g}"
+            return f"from {self.ge:.12g} to {self.le:.12g}"
         words = {"{:g} or more": self.ge, "above {:g}": self.gt, "{:g} or less": self.le, "below {:g}": self.lt}
         return " and ".join(word.format(limit) for word, limit in words.items() if limit is not None)
 
 
 CHANGEABLE = "may change when a run is resumed"
 """Mark of a field, as in ``Annotated[Positive, CHANGEABLE]``; see :func:`changes`."""
-Count = Annotated[int, Range(ge=1)]
-Whole = Annotated[int, Range(ge=0)]
+Count = Annotated[int, Range(ge=1, le=2**31 - 1)]
+Whole = Annotated[int, Range(ge=0, le=2**31 - 1)]
 Positive = Annotated[float, Range(gt=0)]
 Amount = Annotated[float, Range(ge=0)]
 Share = Annotated[float, Range(ge=0, le=1)]
@@ -89,6 +88,16 @@ def build(kind: type[T], values: Any, source: str = "configuration") -> T:
         raise InputError(": ".join(part for part in (source, ".".join(error.keys), error.text) if part)) from None
 
 
+def check(config: Any) -> None:
+    """Refuse a dataclass whose fields are not what their types say: the ``__post_init__`` of one made by hand as well."""
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        if get_origin(hint) is not ClassVar:
+            try:
+                _field(hint, getattr(config, name), name)
+            except _MisfitError as error:
+                raise InputError(f"{'.'.join(error.keys)}: {error.text}") from None
+
+
 def plain(config: Any) -> Any:
     """Plain values, for JSON or YAML, of what :func:`build` made."""
     if is_dataclass(config):
@@ -101,11 +110,11 @@ def plain(config: Any) -> Any:
 def changes(old: Any, new: Any, *, key: str = "", is_free: bool = False) -> Iterator[tuple[str, Any, Any, bool]]:
     """Where two configurations differ: key, old value, new value, and whether the field is CHANGEABLE."""
     if is_dataclass(old) and type(old) is type(new):
-        for name, hint in get_type_hints(type(old), include_extras=True).items():
-            if name in {item.name for item in fields(old)}:
-                free = is_free or CHANGEABLE in getattr(hint, "__metadata__", ())
-                pair = getattr(old, name), getattr(new, name)
-                yield from changes(*pair, key=f"{key}.{name}" if key else name, is_free=free)
+        hints = get_type_hints(type(old), include_extras=True)
+        for name in (item.name for item in fields(old)):
+            free = is_free or CHANGEABLE in getattr(hints[name], "__metadata__", ())
+            pair = getattr(old, name), getattr(new, name)
+            yield from changes(*pair, key=f"{key}.{name}" if key else name, is_free=free)
     elif isinstance(old, Mapping) and isinstance(new, Mapping) and old.keys() == new.keys():
         for name in old:
             yield from changes(old[name], new[name], key=f"{key}.{name}", is_free=is_free)

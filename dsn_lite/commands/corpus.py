@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from dsn_lite.commands import whole
 from dsn_lite.data.cache import say
 from dsn_lite.data.layouts import lacking, scan, shared_speakers
 from dsn_lite.data.manifest import KINDS, SPLITS, Entry, write_manifest
@@ -20,7 +21,7 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folder to look through")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="manifest to write")
-    parser.add_argument("--seed", type=int, default=0, help="another seed splits otherwise (default 0)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="another seed splits otherwise (default 0)")
     parser.set_defaults(run=run)
 
 

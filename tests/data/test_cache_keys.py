@@ -12,8 +12,8 @@ import soundfile
 
 from dsn_lite.data import cache as audiocache
 from dsn_lite.data.cache import AudioCache
-from dsn_lite.errors import InputError
 from dsn_lite.data.manifest import Entry
+from dsn_lite.errors import InputError
 
 LONG_AGO = 1_000_000_000
 
