@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from dsn_lite.commands import whole
+from dsn_lite.commands._numbers import whole
 from dsn_lite.data.cache import say
 from dsn_lite.data.layouts import lacking, scan, shared_speakers
 from dsn_lite.data.manifest import KINDS, SPLITS, Entry, write_manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from dsn_lite.commands import number, whole
+from dsn_lite.commands._numbers import number, whole
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsn_lite.commands import whole
+from dsn_lite.commands._numbers import whole
 from dsn_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     import torch.distributed as dist
 
     from dsn_lite.data import Corpus
-    from dsn_lite.training.loop import CHECKPOINT, LOG, make_folder
+    from dsn_lite.training.run_files import CHECKPOINT, LOG, make_folder
 
     plan, task = read_recipe(args.config)
     folder = Path(args.out)

@@ -19,10 +19,8 @@ import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dsn_lite import audio
+from dsn_lite.data.index import Index, stamp_of
 from dsn_lite.data.manifest import Entry
 from dsn_lite.errors import InputError
 
@@ -39,7 +38,6 @@ SILENT = 1e-4  # a file whose peak stays below this holds nothing to learn from
 _MP3 = threading.Lock()  # reading an mp3 redirects the process's standard error for a moment: one at a time
 BLOCK = 64  # files between two states of the index: a large corpus does not pile up in memory
 LAYOUT = "audio2"  # raise when what a cache holds, or how it is decoded, changes
-SETTLED = 2_000_000_000  # ns after its last change, when a file's time can be trusted
 _NOTHING = {"length": 0, "scale": 0.0, "begin": 0, "end": 0, "level": 0.0, "offset": 0, "frame": 0}
 ACTIVE_DB = 40  # a frame is active when its level is at most this far below the loudest frame
 
@@ -59,22 +57,13 @@ def manifest_hash(entries: Iterable[Entry]) -> str:
 
 
 def progress(items: Iterable, total: int, text: str) -> Iterable:
-    """A tqdm bar on standard error; none without tqdm or where standard error is no terminal."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return items
+    """A tqdm bar on standard error; none where standard error is no terminal."""
     return tqdm(items, total=total, desc=text, leave=False, mininterval=1.0, disable=None)
 
 
 def say(line: str) -> None:
     """Print a line on standard error, above a progress bar if there is one."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        print(line, file=sys.stderr)
-    else:
-        tqdm.write(line, file=sys.stderr)
+    tqdm.write(line, file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -135,57 +124,6 @@ def _encode(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict]:
     return np.round(wave / scale).astype(np.int16), env, row
 
 
-def _stamp(path: Path) -> list | None:
-    """By what a file is known again: where it lies, size, and the times of its last change; None where there is no file.
-
-    What changed a moment ago may change once more within the same tick of the clock: then the times are left out.
-    """
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    times = [found.st_mtime_ns, found.st_ctime_ns]  # the second one cannot be set, as copying sets the first
-    return [str(path.absolute()), found.st_size, *(times if time.time_ns() - max(times) > SETTLED else [])]
-
-
-@dataclass
-class _Index:
-    """What the files of a cache hold.
-
-    ``sounds`` has a row for each content that was ever decoded, by its SHA-1; ``files`` has stamp and SHA-1 of each row of
-    the manifest, or None where there was nothing to use.
-    """
-
-    files: list[dict | None]
-    sounds: dict[str, dict] = field(default_factory=dict)
-    samples: int = 0
-    frames: int = 0
-
-    @classmethod
-    def read(cls, folder: Path, rows: int) -> _Index:
-        """The index of a cache; an empty one where there is none, or less in its files than it says."""
-        try:
-            index = cls(**json.loads((folder / "index.json").read_text()))
-            sizes = [(folder / name).stat().st_size for name in ("audio.i16", "envelope.u8")]
-            if len(index.files) == rows and sizes[0] >= 2 * index.samples and sizes[1] >= index.frames:
-                return index
-        except (OSError, ValueError, TypeError):
-            pass
-        return cls([None] * rows)
-
-    def write(self, folder: Path) -> None:
-        """Replace the index."""
-        with audio.replacing(folder / "index.json") as temporary:
-            temporary.write_text(json.dumps(asdict(self)))
-
-    def stale(self, stamps: Sequence[list | None]) -> list[int]:
-        """Rows of the manifest whose file has to be looked into: unknown, or not what it was. One that is gone stays."""
-        return [
-            i for i, (known, stamp) in enumerate(zip(self.files, stamps, strict=True))
-            if stamp is not None and (known is None or known["stamp"] != stamp or len(stamp) < 4)
-        ]  # fmt: skip
-
-
 class AudioCache:
     """The decoded files of a corpus.
 
@@ -216,11 +154,11 @@ class AudioCache:
         root = Path(folder) if folder else default_folder()
         self.hash = manifest_hash(entries)
         self.folder = root / f"{LAYOUT}-{self.hash[:16]}"
-        stamps = [_stamp(entry.file) for entry in entries]
-        index, reasons = _Index.read(self.folder, len(entries)), {}
+        stamps = [stamp_of(entry.file) for entry in entries]
+        index, reasons = Index.read(self.folder, len(entries)), {}
         if index.stale(stamps):
             with lock(root / f"{self.folder.name}.lock"):
-                index = _Index.read(self.folder, len(entries))
+                index = Index.read(self.folder, len(entries))
                 reasons = self._update(index, entries, stamps, workers)
         self.left_out = self._name_missing(index, entries, stamps, reasons)
         rows = [index.sounds[known["sha1"]] if known else _NOTHING for known in index.files]
@@ -240,7 +178,7 @@ class AudioCache:
 
     @staticmethod
     def _name_missing(
-        index: _Index, entries: Sequence[Entry], stamps: Sequence[list | None], reasons: dict[int, str]
+        index: Index, entries: Sequence[Entry], stamps: Sequence[list | None], reasons: dict[int, str]
     ) -> list[str]:
         """Say which files are not used and which are not there any more; returns the lines of the first kind."""
         left_out = []
@@ -282,7 +220,7 @@ class AudioCache:
         return float(np.mean(stretch <= ACTIVE_DB)) if stretch.size else 0.0
 
     def _update(
-        self, index: _Index, entries: Sequence[Entry], stamps: Sequence[list | None], workers: int
+        self, index: Index, entries: Sequence[Entry], stamps: Sequence[list | None], workers: int
     ) -> dict[int, str]:
         """Bring an index up to date; returns by row why a file cannot be used. The lock is held."""
         self.folder.mkdir(parents=True, exist_ok=True)

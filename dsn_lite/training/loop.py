@@ -8,94 +8,29 @@ and towards which objective is said by a task: :class:`~dsn_lite.training.former
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import math
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dsn_lite.audio.files import replacing
 from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError, one_line
 from dsn_lite.network import weights
-from dsn_lite.settings import CHANGEABLE, Amount, Count, Positive, Range, Share, Whole, build, changes, plain, read_yaml
+from dsn_lite.training import run_files
+from dsn_lite.training.plan import Plan
+from dsn_lite.training.processes import one_thread, signals_noted, worker_errors
+from dsn_lite.training.run_files import CHECKPOINT, LOG
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What decides a run, whatever is trained; a task adds its own. What is CHANGEABLE may change in a resume.
-
-    Examples
-    --------
-    >>> plan = Plan(steps=1000, lr=1e-3, warmup_steps=100)
-    >>> plan.lr_at(49), round(plan.lr_at(999), 6)
-    (0.0005, 1e-05)
-    """
-
-    RENAMED: ClassVar[dict[str, str]] = {
-        "rate": "lr", "average": "ema_decay", "clip": "max_grad_norm", "decay": "weight_decay", "items": "num_mixtures",
-        "warmup": "warmup_steps",
-    }  # fmt: skip
-
-    steps: Annotated[Count, CHANGEABLE]
-    batch: Count = 8
-    """Items of a step, over all processes."""
-    seconds: Annotated[float, Range(ge=0.5, le=600)] = 4.0
-    num_mixtures: Count | None = None
-    """Number of different mixtures before they repeat; None: never."""
-    seed: Annotated[int, Range(ge=0, le=2**40)] = 1
-    lr: Annotated[Positive, CHANGEABLE] = 2e-3
-    """Learning rate after the warm-up."""
-    warmup_steps: Annotated[Whole, CHANGEABLE] = 200
-    weight_decay: Amount = 0.01
-    max_grad_norm: Positive = 0.3
-    ema_decay: Share = 0.999
-    """Decay of the exponential moving average of the weights, which is what ships."""
-    start_from: str | None = None
-    """Weights to start from: a name or a .safetensors file."""
-    valid_items: Annotated[Count, CHANGEABLE] = 48
-    valid_every: Annotated[Count, CHANGEABLE] = 250
-    save_every: Annotated[Count, CHANGEABLE] = 100
-
-    @classmethod
-    def read(cls, path: str | Path) -> Self:
-        """The plan in a YAML file."""
-        return cls.from_dict(read_yaml(path), str(path))
-
-    @classmethod
-    def from_dict(cls, values: dict, source: str = "configuration") -> Self:
-        """The plan from plain values."""
-        return build(cls, values, source)
-
-    def to_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return plain(self)
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then half a cosine down to a hundredth."""
-        if step < self.warmup_steps:
-            return self.lr * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+__all__ = ["CHECKPOINT", "LOG", "Loop", "Plan", "one_thread"]
 
 
 class Loop:
@@ -192,7 +127,7 @@ class Loop:
         A first SIGINT or SIGTERM lets the step end and saves; its number is then `stopped_by`.
         """
         plan, until = self.plan, self.plan.steps if until is None else until
-        make_folder(self.folder)
+        run_files.make_folder(self.folder)
         for split in ("train", "valid"):
             _ = self.dataset(split, 1)[0]  # what either lacks is to be known now, and not at the first validation
         if self.step == 0:
@@ -279,13 +214,13 @@ class Loop:
         row["steps_per_second"] = round(len(since) / elapsed, 3)
         row.update(self.validate())
         self.started = time.monotonic()
-        write_log(self.folder / LOG, [*read_log(self.folder / LOG), row])
-        draw_curve(self.folder, self.PANELS)
+        run_files.write_log(self.folder / LOG, [*run_files.read_log(self.folder / LOG), row])
+        run_files.draw_curve(self.folder, self.PANELS)
 
     # ---- keeping
 
     def save(self) -> None:
-        """Write the checkpoint atomically: network, moving average, optimiser, step."""
+        """Write the checkpoint: network, moving average, optimiser, step."""
         if self.rank:
             return
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
@@ -296,54 +231,29 @@ class Loop:
             "step": self.step, "seconds_spent": self.seconds_spent, "training": self.plan.to_dict(),
             "corpus": self.corpus.hash, "contents": self.corpus.cache.contents,
         }  # fmt: skip
-        own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        with replacing(self.folder / CHECKPOINT) as temporary:
-            temporary.write_bytes(serialise(own, {"notes": json.dumps(notes)}))
+        run_files.write_checkpoint(self.folder / CHECKPOINT, tensors, notes)
 
     def resume(self) -> None:
-        """Take up the run where its checkpoint left it, with the learning rate, steps, ... of now."""
+        """Take up the run where its checkpoint left it, with the learning rate, steps and the like of now."""
         path = self.folder / CHECKPOINT
-        try:
-            with safe_open(path, "pt") as file:
-                notes = json.loads(file.metadata()["notes"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            step, seconds = int(notes["step"]), float(notes["seconds_spent"])
-            before, corpus, contents = notes["training"], notes["corpus"], notes.get("contents")
-        except Exception as error:
-            raise InputError(f"{path}: cannot be read ({one_line(error)}); start the run anew without --resume") from None
-        self._compare(path, before, step)
-        if corpus != self.corpus.hash or contents not in (None, self.corpus.cache.contents):
-            what = "the sound of a file is another" if corpus == self.corpus.hash else \
-                f"corpus was {corpus[:10]} and is {self.corpus.hash[:10]}"
-            raise InputError(f"{path}: made from another corpus: {what}; resume with the manifest and files of its start")
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-
+        tensors, notes = run_files.read_checkpoint(path)
+        changed = run_files.changed(path, notes, self.plan, self.corpus)
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in part("optimiser.").items():
+        for name, value in run_files.part(tensors, "optimiser.").items():
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = value
         try:
-            self.network.load_state_dict(part("network."))
+            self.network.load_state_dict(run_files.part(tensors, "network."))
             self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path}: not of this network ({one_line(error)[:120]}); start the run anew") from None
-        self.average = {name: value.to(self.device) for name, value in part("average.").items()}
-        self.step, self.seconds_spent = step, seconds
-        if self.rank == 0 and (log := self.folder / LOG).exists():  # lines after the checkpoint will be written again
-            write_log(log, [row for row in read_log(log) if row["step"] <= self.step])
-
-    def _compare(self, path: Path, before: dict, step: int) -> None:
-        """Say what has changed since the checkpoint, and refuse what must not."""
-        found = list(changes(build(type(self.plan), before, str(path)), self.plan))
-        if fixed := [f"{key} was {old} and is {new}" for key, old, new, is_free in found if not is_free]:
-            raise InputError(f"{path}: {'; '.join(fixed)}; put it back, or start the run anew in another folder")
-        if self.plan.steps < step:
-            raise InputError(f"{path}: {step} steps are done; steps is {self.plan.steps}; give {step} or more")
-        if found and self.rank == 0:
-            told = ", ".join(f"{key} {new} (was {old})" for key, old, new, _ in found)
-            print(f"from step {step} on: {told}", file=sys.stderr)
+        self.average = {name: value.to(self.device) for name, value in run_files.part(tensors, "average.").items()}
+        self.step, self.seconds_spent = notes["step"], notes["seconds_spent"]
+        if self.rank == 0:
+            if changed:
+                print(f"from step {self.step} on: {changed}", file=sys.stderr)
+            rows = run_files.read_log(self.folder / LOG)  # those after the checkpoint will be written again
+            run_files.write_log(self.folder / LOG, [row for row in rows if row["step"] <= self.step])
 
     def finish(self) -> None:
         """Write the averaged weights and their card into the run's folder."""
@@ -360,81 +270,3 @@ class Loop:
             **self.card(network),
         }
         weights.save(network, self.folder / "model.safetensors", card)
-
-
-def one_thread(worker: int) -> None:
-    """Keep a process that makes mixtures to one thread; it ends when the first process does, which heeds signals."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def worker_errors() -> Iterator[None]:
-    """One line for what goes wrong in the processes that make mixtures."""
-    try:
-        yield
-    except (InputError, OSError) as error:  # a worker hands on its whole traceback; the last line says it
-        raise InputError(str(error).strip().splitlines()[-1].removeprefix("dsn_lite.errors.InputError: ")) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        cure = "go on with --resume, with fewer --workers if memory was short"
-        raise InputError(f"a process that makes mixtures ended ({one_line(error)[:120]}); {cure}") from error
-
-
-@contextlib.contextmanager
-def signals_noted(is_wanted: bool) -> Iterator[list[int]]:
-    """A list that gets the number of a first SIGINT or SIGTERM; a second one acts as ever. In the main thread only."""
-    noted: list[int] = []
-    if not is_wanted or threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def put_back() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: Any) -> None:
-        noted.append(number)
-        put_back()
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield noted
-    finally:
-        put_back()
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a run."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be the folder of a run ({error.strerror}); name another one") from None
-
-
-def read_log(path: Path) -> list[dict]:
-    """Rows of a log. Half a line, of a run that was killed while it wrote, is none."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict) and "step" in row]
-
-
-def write_log(path: Path, rows: list[dict]) -> None:
-    """Replace a log by one with these rows."""
-    with replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def draw_curve(folder: Path, panels: Mapping[str, Sequence[str]]) -> None:
-    """Draw the log of a run as `curve.png`, where matplotlib is installed."""
-    try:
-        from dsn_lite.plots.curves import training_curve
-    except ImportError:  # a bare training machine
-        return
-    training_curve(read_log(folder / LOG), panels, folder / "curve.png")

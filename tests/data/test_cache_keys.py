@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from dsn_lite.data import cache as audiocache
+from dsn_lite.data import index
 from dsn_lite.data.cache import AudioCache
 from dsn_lite.data.manifest import Entry
 from dsn_lite.errors import InputError
@@ -48,7 +49,7 @@ def decoded(monkeypatch) -> list[str]:
 @pytest.fixture
 def settled(monkeypatch):
     """As if all files had lain there for long: their times count."""
-    monkeypatch.setattr(audiocache, "SETTLED", -1)
+    monkeypatch.setattr(index, "SETTLED", -1)
 
 
 def test_an_untouched_corpus_is_decoded_once_and_not_even_hashed_again(tmp_path, decoded, settled, monkeypatch):
