@@ -66,7 +66,6 @@ class Config:
     @staticmethod
     def expand(values: dict) -> dict:
         """Plain values in place of ``{"preset": name, ...}``, with the changes to the preset."""
-        values = dict(values)
         return {**Config.preset(values.pop("preset")).to_dict(), **values} if "preset" in values else values
 
     @staticmethod

@@ -17,10 +17,24 @@ from hypothesis import strategies as st
 
 from dsn_lite.commands.train import TASKS
 from dsn_lite.errors import InputError
-from dsn_lite.settings import CHANGEABLE, Amount, Count, Positive, Range, Share, Whole, build, changes, check, plain, read_yaml
+from dsn_lite.settings import (
+    CHANGEABLE,
+    Amount,
+    Count,
+    Positive,
+    Range,
+    Share,
+    Whole,
+    build,
+    changes,
+    check,
+    plain,
+    read_yaml,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-PLANS = [getattr(importlib.import_module(name), task).PLAN for name, task in (of.split(":") for of in TASKS.values())]
+TRAINERS = {*TASKS.values(), "dsn_lite.training.enhancer:EnhancerTrainer"}
+PLANS = [getattr(importlib.import_module(name), task).PLAN for name, task in (of.split(":") for of in sorted(TRAINERS))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +220,14 @@ def test_a_byte_order_mark_and_merged_tables(tmp_path):
 # -------------------------------------------------------------------------------------- the configurations of the trainers
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.integers(), max_size=3),
-    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2), st.sampled_from([-1, 0, 0.0, "1e-3", "tiny", 10**30, "ä"]),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+    st.sampled_from([-1, 0, 0.0, "1e-3", "tiny", 10**30, "ä"]),
 )  # fmt: skip
+
+
+def network_of(kind: type) -> dict:
+    """Values of a network for a plan."""
+    return {"preset": "tiny"} if hasattr(get_type_hints(kind)["network"], "preset") else {}
 
 
 def keys_of(kind: type) -> list[tuple[str, ...]]:
@@ -224,9 +244,7 @@ def keys_of(kind: type) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("kind", PLANS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
 def test_any_value_at_any_key_is_taken_or_refused_in_one_line(kind, data):
-    values: dict = {"steps": 2, "network": {"preset": "tiny"} if "preset" in str(kind.__annotations__["network"]) else {}}
-    if kind is PLANS[0]:
-        values["network"] = {"preset": "tiny"}
+    values: dict = {"steps": 2, "network": network_of(kind)}
     keys = data.draw(st.sampled_from(keys_of(kind)))
     inner = values
     for key in keys[:-1]:
@@ -253,14 +271,17 @@ def _default(kind: type, name: str, values: dict):
 
 @pytest.mark.parametrize("kind", PLANS, ids=lambda kind: kind.__name__)
 def test_old_names_are_read_and_new_ones_written(kind):
-    network = {"preset": "tiny"} if kind is PLANS[0] else {}
+    network = network_of(kind)
     old = {"rate": 0.5, "average": 0.5, "clip": 2.0, "decay": 0.3, "items": 7, "warmup": 3}
     written = kind.from_dict({"network": network, "steps": 5, **old}).to_dict()
     new = {"lr": 0.5, "ema_decay": 0.5, "max_grad_norm": 2.0, "weight_decay": 0.3, "num_mixtures": 7, "warmup_steps": 3}
     assert {name: written[name] for name in new} == new and not set(old) & set(written)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("recipes/*.yaml")])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_configurations_that_ship_can_be_read(path):
     from dsn_lite.commands.train import read_recipe
 
