@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dsn_lite.errors import InputError
+from dsn_lite.settings import Share, check
 
 HOLDS = (1, 4, 16, 64)
 """Lengths in frames for which a random pattern keeps its value."""
@@ -29,13 +30,15 @@ class Mix:
     0.0
     """
 
-    open: float
-    closed: float
-    random: float
+    open: Share
+    closed: Share
+    random: Share
 
     def __post_init__(self) -> None:
-        if min(self.open, self.closed, self.random, self.policy) < 0:
-            raise InputError(f"{self}: shares of a batch must not be negative, nor sum to more than 1")
+        check(self)
+        if self.policy < 0:
+            given = f"open {self.open:g}, closed {self.closed:g}, random {self.random:g}"
+            raise InputError(f"{given}: together more than 1; give shares of a batch")
 
     @property
     def policy(self) -> float:
