@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TASKS = {
     "enhance": "dsn_lite.training.former:Trainer",
+    "trunk": "dsn_lite.training.enhancer:EnhancerTrainer",
+    "policy": "dsn_lite.training.policies:PolicyTrainer",
     "slim-demucs": "dsn_lite.slimmable.demucs.train:DemucsTraining",
     "separate": "dsn_lite.slimmable.separator.train:SeparationTraining",
 }

@@ -124,6 +124,11 @@ class Network(Enhancer):
                 weight *= 0.1
             mask.static.bias[0] = 1.0
 
+    @classmethod
+    def from_card(cls, card: dict) -> Network:
+        """An untrained network of the shape that a card holds under ``network``."""
+        return cls(Config.from_dict(card["network"]))
+
     def renew_policy(self) -> None:
         """Give the network a policy that has learnt nothing yet."""
         config = self.config
