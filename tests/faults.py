@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from tqdm import tqdm
 
@@ -286,12 +287,12 @@ class Evaluate(Case):
 
 
 class Train(Case):
-    """A run of six steps on a small corpus; every second one decodes the corpus itself."""
+    """A run of four steps on a small corpus; every second one decodes the corpus itself."""
 
     CONFIG = (
         "network: {channels: [4, 6, 8], heads: 2, head_width: 2, hidden: 8, groups: 2, group_width: 4, policy_bands: 8,\n"
         "  policy_width: 8}\n"
-        "steps: 6\nbatch: 2\nseconds: 0.5\nlr: 1e-3\nwarmup_steps: 2\nvalid_items: 2\nvalid_every: 2\nsave_every: 1\n"
+        "steps: 4\nbatch: 2\nseconds: 0.5\nlr: 1e-3\nwarmup_steps: 2\nvalid_items: 1\nvalid_every: 2\nsave_every: 1\n"
     )
 
     def __init__(self, folder: Path):
@@ -332,13 +333,7 @@ class Train(Case):
             return bool(load_file(path))
         if path.name == "log.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
-            return path.read_bytes()[-1:] in (b"\n", b"") and [row["step"] for row in rows] == [2, 4, 6][: len(rows)]
-        if path.suffix == ".png":
-            import PIL.Image
-
-            with PIL.Image.open(path) as picture:
-                picture.load()
-            return True
+            return path.read_bytes()[-1:] in (b"\n", b"") and [row["step"] for row in rows] == [2, 4][: len(rows)]
         return path.suffix == ".json" and bool(json.loads(path.read_text()))
 
     def lost(self) -> list[str]:
@@ -358,10 +353,18 @@ def digest(folder: Path) -> str:
     return found.hexdigest()
 
 
+def draw_nothing(self, path, **_) -> None:
+    """In place of drawing, which takes most of the time and is not what fails: a picture of one dot."""
+    head, tail = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"), "0000000049454e44ae426082"
+    with open(path, "wb") as file:
+        file.write(head + bytes.fromhex("0000000a49444154789c6360000000020001487afe2d") + bytes.fromhex(tail))
+
+
 def inject(command: str, folder: Path, times: int, seed: int) -> list[dict]:
     """Runs with a fault: number of the call, how, status, what was hit, and the problems found."""
     import dsn_lite
 
+    Figure.savefig = draw_nothing
     case, draw = CASES[command](folder), random.Random(seed)
     roots = [folder, Path(dsn_lite.__file__).parent / "weights"]
     case.before()
