@@ -39,7 +39,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dsn-lite {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in pkgutil.iter_modules(commands.__path__):
-        importlib.import_module(f"{commands.__name__}.{module.name}").add_parser(subparsers)
+        if module.name[0] != "_":  # what several commands share
+            importlib.import_module(f"{commands.__name__}.{module.name}").add_parser(subparsers)
     return parser
 
 
@@ -63,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, as in `dsn-lite macs | head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as if the signal had ended it
+    except OSError as error:  # no fault of this program: a file or a disk that fails
+        named = f"{error.filename}: " if error.filename else ""
+        line = InputError(f"{named}{error.strerror or error}; mend that and run again")
+        print(f"dsn-lite: {one_line(line)}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 from dsn_lite.errors import InputError
+from dsn_lite.settings import Range, build, check, plain
 
 Parts = Literal["gated", "always", "absent"]
 
 # What has a static and a dynamic part has a width of 2 at least.
-_LEAST = {
-    "channels": 2, "heads": 2, "head_width": 1, "hidden": 2, "groups": 2, "group_width": 1,
-    "policy_bands": 2, "policy_width": 1,
-}  # fmt: skip
+Two = Annotated[int, Range(ge=2, le=4096)]
+One = Annotated[int, Range(ge=1, le=4096)]
+Between = Annotated[float, Range(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,58 +40,42 @@ class Config:
     'always'
     """
 
-    channels: tuple[int, int, int]
-    heads: int
-    head_width: int
-    hidden: int
-    groups: int
-    group_width: int
-    policy_bands: int
-    policy_width: int
-    share: float = 0.5
-    group_share: float = 0.75
+    channels: tuple[Two, Two, Two]
+    heads: Two
+    head_width: One
+    hidden: Two
+    groups: Two
+    group_width: One
+    policy_bands: Two
+    policy_width: One
+    share: Between = 0.5
+    group_share: Between = 0.75
     parts: Parts = "gated"
 
     def __post_init__(self) -> None:
-        if self.parts not in ("gated", "always", "absent"):
-            raise InputError(f"parts is {self.parts!r}; choose gated, always or absent")
-        for name in ("share", "group_share"):
-            share = getattr(self, name)
-            if not isinstance(share, float) or not 0 < share < 1:
-                raise InputError(f"{name} is {share!r}; it must lie between 0 and 1, both excluded")
-        if not isinstance(self.channels, tuple) or len(self.channels) != 3:
-            raise InputError(f"channels is {self.channels!r}; give three widths, one for each encoder convolution")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            for width in value if name == "channels" else (value,):
-                if not isinstance(width, int) or width < least:
-                    raise InputError(f"{name} is {value!r}; it must be {least} or more, in whole numbers")
+        check(self)
 
     @staticmethod
     def preset(name: str) -> Config:
         """One of the presets `tiny`, `base`, `paper`."""
         try:
             return PRESETS[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise InputError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}") from None
 
     @staticmethod
-    def from_dict(values: dict) -> Config:
+    def expand(values: dict) -> dict:
+        """Plain values in place of ``{"preset": name, ...}``, with the changes to the preset."""
+        return {**Config.preset(values.pop("preset")).to_dict(), **values} if "preset" in values else values
+
+    @staticmethod
+    def from_dict(values: dict, source: str = "network") -> Config:
         """Configuration from :meth:`to_dict`, or from ``{"preset": name, ...}`` with changes to a preset."""
-        values = dict(values)
-        known = {field.name for field in fields(Config)}
-        base = Config.preset(values.pop("preset")) if "preset" in values else None
-        if unknown := sorted(set(values) - known):
-            raise InputError(f"unknown network option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        if isinstance(values.get("channels"), list):
-            values["channels"] = tuple(values["channels"])
-        if base is None and (missing := sorted(known - set(values) - {"share", "group_share", "parts"})):
-            raise InputError(f"network option {', '.join(missing)} is missing; give it or a preset")
-        return replace(base, **values) if base else Config(**values)
+        return build(Config, values, source)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
-        return {**asdict(self), "channels": list(self.channels)}
+        return plain(self)
 
     def static(self) -> Config:
         """The same network with everything always running."""

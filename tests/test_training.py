@@ -30,7 +30,7 @@ from dsn_lite.training.losses import SpeechLoss, activation
 from dsn_lite.zoo import load
 
 SHORT = {
-    "network": {"preset": "tiny"}, "steps": 6, "batch": 4, "seconds": 1.0, "rate": 0.002, "warmup": 2,
+    "network": {"preset": "tiny"}, "steps": 6, "batch": 4, "seconds": 1.0, "lr": 0.002, "warmup_steps": 2,
     "valid_items": 4, "valid_every": 3, "save_every": 2,
 }  # fmt: skip
 
@@ -131,7 +131,7 @@ def test_every_weight_learns_and_validation_is_deterministic(data, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
     assert {"valid_open", "valid_closed", "valid_learned", "gate_rate", "gate_std_frames"} <= set(rows[0])
-    assert {"loss", "gradient", "rate", "audio_per_second", "steps_per_second"} <= set(rows[0])
+    assert {"loss", "gradient", "lr", "audio_per_second", "steps_per_second"} <= set(rows[0])
     assert (tmp_path / "curve.png").stat().st_size > 5000
     network = load(tmp_path / "model.safetensors")
     assert network.card["steps"] == 6 and network.card["calibration"]
@@ -140,7 +140,7 @@ def test_every_weight_learns_and_validation_is_deterministic(data, tmp_path):
 def test_loss_falls(data, tmp_path):
     """One batch, again and again."""
     always = {"preset": "tiny", "parts": "always"}
-    run = trainer(data, tmp_path, steps=60, items=4, rate=0.003, network=always, valid_every=10)
+    run = trainer(data, tmp_path, steps=60, num_mixtures=4, lr=0.003, network=always, valid_every=10)
     run.run()
     loss = [json.loads(line)["loss"] for line in (tmp_path / LOG).read_text().splitlines()]
     assert loss[-1] < loss[0] - 0.01
@@ -150,14 +150,14 @@ def test_policy_meets_its_target(data, tmp_path):
     """With the speech loss out of the way, the pressure alone must bring the activation to the target."""
     plan = {"policy_from": 0.0, "full_pressure_from": 0.1, "weight": 30.0, "usage_weight": 0.0, "target": 0.2,
             "noise_fades": (0.3, 0.8)}  # fmt: skip
-    run = trainer(data, tmp_path, steps=80, gating=plan, valid_every=80, rate=0.01)
+    run = trainer(data, tmp_path, steps=80, gating=plan, valid_every=80, lr=0.01)
     assert abs(run.validate()["valid_activation"] - 0.2) > 0.1
     run.run()
     assert abs(run.validate()["valid_activation"] - 0.2) < 0.1
 
 
 def test_guided_target_needs_labels_and_follows_them(data, tmp_path):
-    changes = {"items": 8, "seconds": 4.0, "gating": {"guided": True, "target": 0.5}}
+    changes = {"num_mixtures": 8, "seconds": 4.0, "gating": {"guided": True, "target": 0.5}}
     with pytest.raises(InputError, match="dsn-lite label"):
         trainer(data, tmp_path, **changes)
     corpus = Corpus.open(data[0], data[1]["DSN_LITE_CACHE"])
@@ -177,7 +177,7 @@ def test_a_guided_policy_learns_to_hear_quality_first(data, tmp_path):
     path = label_path(corpus, "train", 4.0, 1)
     np.save(path, np.interp(snr, [-5, 30], [1, 3.5]).astype(np.float32))
     plan = {"guided": True, "target": 0.5, "policy_steps": 200}
-    run = trainer(data, tmp_path, items=24, seconds=4.0, gating=plan)
+    run = trainer(data, tmp_path, num_mixtures=24, seconds=4.0, gating=plan)
     path.unlink()
     weights = {name: value.clone() for name, value in run.network.state_dict().items()}
     noisy = torch.stack([mixtures[i]["noisy"] for i in range(24)])
@@ -208,8 +208,8 @@ def test_warm_start_takes_all_but_the_policy(data, tmp_path):
 def test_resume_refuses_what_does_not_fit(data, tmp_path):
     run = trainer(data, tmp_path)
     run.run(2)
-    with pytest.raises(InputError, match="another configuration"):
-        trainer(data, tmp_path, rate=0.1).resume()
+    with pytest.raises(InputError, match="seed was 1 and is 2"):
+        trainer(data, tmp_path, seed=2).resume()
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be read"):
         trainer(data, tmp_path).resume()
@@ -228,8 +228,11 @@ def test_bad_configurations_name_the_option(tmp_path):
     with pytest.raises(InputError, match=r"missing\.yaml"):
         Training.read(tmp_path / "missing.yaml")
     (tmp_path / "empty.yaml").write_text("")
-    with pytest.raises(InputError, match="needs at least"):
+    with pytest.raises(InputError, match="no table of options"):
         Training.read(tmp_path / "empty.yaml")
+    (tmp_path / "short.yaml").write_text("network: {preset: tiny}")
+    with pytest.raises(InputError, match="steps is missing"):
+        Training.read(tmp_path / "short.yaml")
 
 
 def test_a_policy_can_begin_anew(data, tmp_path):
@@ -244,7 +247,7 @@ def test_a_policy_can_begin_anew(data, tmp_path):
 
 
 def test_the_policy_can_learn_alone(data, tmp_path):
-    made = trainer(data, tmp_path, gating={"network_rate": 0.0, "policy_from": 0.0}, rate=0.01)
+    made = trainer(data, tmp_path, gating={"network_rate": 0.0, "policy_from": 0.0}, lr=0.01)
     before = {name: value.clone() for name, value in made.network.state_dict().items()}
     made.run()
     for name, value in made.network.state_dict().items():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from dsn_lite.commands._numbers import whole
 from dsn_lite.data.cache import say
-from dsn_lite.data.layouts import scan
+from dsn_lite.data.layouts import lacking, scan, shared_speakers
 from dsn_lite.data.manifest import KINDS, SPLITS, Entry, write_manifest
 
 
@@ -20,22 +21,26 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folder to look through")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="manifest to write")
-    parser.add_argument("--seed", type=int, default=0, help="another seed splits otherwise (default 0)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="another seed splits otherwise (default 0)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the manifest and print what it holds; 2 where files had to be left out."""
-    left_out: list[str] = []
+    """Write the manifest and print what it holds; 2 where files had to be left out, or something is lacking."""
+    complaints: list[str] = []
 
     def report(line: str) -> None:
-        left_out.append(line)
+        complaints.append(line)
         say(line)
 
     entries = scan(args.folders, seed=args.seed, report=report)
     write_manifest(entries, args.output)
     print(summary(entries))
-    return 2 if left_out else 0
+    for line in lacking(entries):
+        report(f"dsn-lite: {line}")
+    if shared := shared_speakers(entries):
+        say(f"dsn-lite: {', '.join(shared[:5])}: trains and validates, so the validation says nothing of other voices")
+    return 2 if complaints else 0
 
 
 def summary(entries: list[Entry]) -> str:

@@ -6,9 +6,19 @@ import argparse
 import importlib
 import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsn_lite.commands._numbers import whole
+from dsn_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from dsn_lite.training.loop import Loop, Plan
 
 TASKS = {
     "enhance": "dsn_lite.training.former:Trainer",
+    "trunk": "dsn_lite.training.enhancer:EnhancerTrainer",
+    "policy": "dsn_lite.training.policies:PolicyTrainer",
     "slim-demucs": "dsn_lite.slimmable.demucs.train:DemucsTraining",
     "separate": "dsn_lite.slimmable.separator.train:SeparationTraining",
 }
@@ -28,33 +38,28 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", required=True, metavar="RUN", help="folder for checkpoints, log, curve and weights")
     parser.add_argument("--resume", action="store_true", help="go on where the run in RUN stopped, if there is one")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if there is one")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that make mixtures (default 1)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the network (default 1)")
-    parser.add_argument("--stop-at", type=int, metavar="STEP", help="stop after this step; resume later")
+    parser.add_argument("--workers", type=whole(0), default=1, metavar="N", help="processes that make mixtures (default 1)")
+    parser.add_argument("--threads", type=whole(1), default=1, metavar="N", help="threads of the network (default 1)")
+    parser.add_argument("--stop-at", type=whole(1), metavar="STEP", help="stop after this step; resume later")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
-    from pathlib import Path
-
     import torch
     import torch.distributed as dist
 
     from dsn_lite.data import Corpus
-    from dsn_lite.errors import InputError
-    from dsn_lite.training.loop import CHECKPOINT, LOG, read_yaml
+    from dsn_lite.training.run_files import CHECKPOINT, LOG, make_folder
 
-    values, folder = read_yaml(args.config), Path(args.out)
-    name = values.pop("task", "enhance")
-    if name not in TASKS:
-        raise InputError(f"{args.config}: no task {name!r}; choose one of {', '.join(TASKS)}")
-    module, task = TASKS[name].split(":")
-    task = getattr(importlib.import_module(module), task)
-    plan = task.PLAN.from_dict(values, str(args.config))
+    plan, task = read_recipe(args.config)
+    folder = Path(args.out)
+    make_folder(folder)
     is_started = (folder / CHECKPOINT).exists()
     if is_started and not args.resume:
         raise InputError(f"{folder}: holds a run already; add --resume to go on with it, or choose another folder")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine or this PyTorch has no CUDA; take cpu or auto")
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(args.threads)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -66,15 +71,26 @@ def run(args: argparse.Namespace) -> int:
         trainer = task(plan, Corpus.open(args.data), folder, device=device, workers=args.workers)
         if is_started:
             trainer.resume()
-        elif (folder / LOG).exists() and trainer.rank == 0:
-            (folder / LOG).unlink()  # of a run that never reached its first checkpoint
-        try:
-            trainer.run(args.stop_at)
-        except KeyboardInterrupt:
-            trainer.save()
+        elif trainer.rank == 0:
+            (folder / LOG).unlink(missing_ok=True)  # of a run that never reached its first checkpoint
+        trainer.run(args.stop_at)
+        if trainer.stopped_by:
             print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
-            return 130
+            return 128 + trainer.stopped_by
     finally:
         if several:
             dist.destroy_process_group()
     return 0
+
+
+def read_recipe(path: str | Path) -> tuple[Plan, type[Loop]]:
+    """The plan in a YAML file, and the class of the task that it names."""
+    from dsn_lite.settings import read_yaml
+
+    values = read_yaml(path)
+    name = values.pop("task", "enhance")
+    if name not in TASKS:
+        raise InputError(f"{path}: task: {name!r} does not fit; give one of {', '.join(TASKS)}")
+    module, task = TASKS[name].split(":")
+    task = getattr(importlib.import_module(module), task)
+    return task.PLAN.from_dict(values, str(path)), task

@@ -2,9 +2,13 @@
 
 Decoding Ogg or FLAC for each mixture would cost more than mixing it. So the first use of a corpus decodes
 every file to 16 kHz mono, scales it to its own peak (nothing clips) and appends it to one file; later uses
-map that file. The cache lies in a folder named by a hash of the manifest. It is built under a temporary name,
-under a lock, and renamed when complete: a killed build leaves nothing that could be taken for a finished one,
-and of several processes one builds.
+map that file. The cache lies in a folder named by a hash of the manifest.
+
+Samples are kept by the SHA-1 of the file that they came from. A file whose place, size and times of change are
+those of last time is taken to be the same; any other is hashed, and decoded where its content is new. So a
+replaced file is read again, a corpus that was moved or copied is not, and what is missing is looked for each time.
+Samples are only ever added behind those that the index names, and then the index is replaced: who works with
+an older index goes on undisturbed, and a killed build loses one block. Of several processes one decodes.
 """
 
 from __future__ import annotations
@@ -13,16 +17,18 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from tqdm import tqdm
 
 from dsn_lite import audio
+from dsn_lite.data.index import Index, stamp_of
 from dsn_lite.data.manifest import Entry
 from dsn_lite.errors import InputError
 
@@ -30,6 +36,9 @@ SAMPLE_RATE = 16000
 FRAME = 320  # samples, 20 ms: the grain of the stored envelope
 SILENT = 1e-4  # a file whose peak stays below this holds nothing to learn from
 _MP3 = threading.Lock()  # reading an mp3 redirects the process's standard error for a moment: one at a time
+BLOCK = 64  # files between two states of the index: a large corpus does not pile up in memory
+LAYOUT = "audio2"  # raise when what a cache holds, or how it is decoded, changes
+_NOTHING = {"length": 0, "scale": 0.0, "begin": 0, "end": 0, "level": 0.0, "offset": 0, "frame": 0}
 ACTIVE_DB = 40  # a frame is active when its level is at most this far below the loudest frame
 
 
@@ -48,22 +57,13 @@ def manifest_hash(entries: Iterable[Entry]) -> str:
 
 
 def progress(items: Iterable, total: int, text: str) -> Iterable:
-    """A tqdm bar on standard error; none without tqdm or where standard error is no terminal."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return items
+    """A tqdm bar on standard error; none where standard error is no terminal."""
     return tqdm(items, total=total, desc=text, leave=False, mininterval=1.0, disable=None)
 
 
 def say(line: str) -> None:
     """Print a line on standard error, above a progress bar if there is one."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        print(line, file=sys.stderr)
-    else:
-        tqdm.write(line, file=sys.stderr)
+    tqdm.write(line, file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -108,12 +108,8 @@ def envelope(wave: np.ndarray) -> np.ndarray:
     return np.clip(np.round(-decibels), 0, 255).astype(np.uint8)
 
 
-def _encode(path: Path) -> tuple[np.ndarray, np.ndarray, dict] | str:
-    """One file as (int16 samples, envelope, index row), or the line that says why not."""
-    try:
-        wave = decode(path)
-    except InputError as error:
-        return str(error)
+def _encode(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict]:
+    """A wave [samples] as int16 samples, envelope, and what the index holds of it."""
     scale = float(np.abs(wave).max()) / 32767
     env = envelope(wave)
     active = np.flatnonzero(env <= ACTIVE_DB)
@@ -148,6 +144,8 @@ class AudioCache:
         RMS over the active frames (20 ms, at most 40 dB below the loudest).
     left_out : list of str
         One line for each file that could not be used.
+    contents : str
+        SHA-1 over what the files hold, the same wherever they lie and whenever they were written.
     """
 
     def __init__(
@@ -155,20 +153,43 @@ class AudioCache:
     ) -> None:
         root = Path(folder) if folder else default_folder()
         self.hash = manifest_hash(entries)
-        self.folder = root / f"audio-{self.hash[:16]}"
-        if not (self.folder / "index.json").exists():
-            with lock(root / f"audio-{self.hash[:16]}.lock"):
-                if not (self.folder / "index.json").exists():
-                    self._build(entries, workers)
-        index = json.loads((self.folder / "index.json").read_text())
-        self.left_out: list[str] = index["left_out"]
-        columns = index["columns"]
+        self.folder = root / f"{LAYOUT}-{self.hash[:16]}"
+        stamps = [stamp_of(entry.file) for entry in entries]
+        index, reasons = Index.read(self.folder, len(entries)), {}
+        if index.stale(stamps):
+            with lock(root / f"{self.folder.name}.lock"):
+                index = Index.read(self.folder, len(entries))
+                reasons = self._update(index, entries, stamps, workers)
+        self.left_out = self._name_missing(index, entries, stamps, reasons)
+        rows = [index.sounds[known["sha1"]] if known else _NOTHING for known in index.files]
+        if not any(row["length"] for row in rows):
+            first = f" ({self.left_out[0]})" if self.left_out else ""
+            raise InputError(f"no file of the manifest could be decoded{first}; check the paths in it")
+        self.contents = hashlib.sha1(
+            "|".join(known["sha1"] if known else "" for known in index.files).encode()
+        ).hexdigest()
         self.length, self.begin, self.end, self._offset, self._frame = (
-            np.array(columns[name], dtype=np.int64) for name in ("length", "begin", "end", "offset", "frame")
+            np.array([row[name] for row in rows], dtype=np.int64)
+            for name in ("length", "begin", "end", "offset", "frame")
         )
-        self.level, self._scale = (np.array(columns[name]) for name in ("level", "scale"))
-        self._envelope = np.fromfile(self.folder / "envelope.u8", dtype=np.uint8)
+        self.level, self._scale = (np.array([row[name] for row in rows]) for name in ("level", "scale"))
+        self._envelope = np.fromfile(self.folder / "envelope.u8", dtype=np.uint8, count=index.frames)
         self._map: np.ndarray | None = None
+
+    @staticmethod
+    def _name_missing(
+        index: Index, entries: Sequence[Entry], stamps: Sequence[list | None], reasons: dict[int, str]
+    ) -> list[str]:
+        """Say which files are not used and which are not there any more; returns the lines of the first kind."""
+        left_out = []
+        for i, (entry, known) in enumerate(zip(entries, index.files, strict=True)):
+            if known is None:
+                missing = f"{entry.file}: no such file; put it back or take its row out of the manifest"
+                left_out.append(reasons.get(i, missing))
+                say(f"left out: {left_out[-1]}")
+            elif stamps[i] is None:
+                say(f"{entry.file}: not there any more; what was decoded of it before is used")
+        return left_out
 
     def __len__(self) -> int:
         return len(self.length)
@@ -179,7 +200,10 @@ class AudioCache:
     def read(self, i: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """Samples ``start`` to ``start + length`` of file ``i``, float32 [length] (zeros beyond its end)."""
         if self._map is None:
-            self._map = np.memmap(self.folder / "audio.i16", dtype=np.int16, mode="r")
+            try:
+                self._map = np.memmap(self.folder / "audio.i16", dtype=np.int16, mode="r")
+            except (OSError, ValueError) as error:
+                raise InputError(f"{self.folder}: the cache cannot be read ({error}); it is made anew next time") from None
         length = int(self.length[i]) - start if length is None else length
         stop = min(start + length, int(self.length[i]))
         out = np.zeros(length, dtype=np.float32)
@@ -195,45 +219,54 @@ class AudioCache:
         stretch = self._envelope[first + start // FRAME : min(first + -(-(start + length) // FRAME), last)]
         return float(np.mean(stretch <= ACTIVE_DB)) if stretch.size else 0.0
 
-    def _build(self, entries: Sequence[Entry], workers: int) -> None:
-        partial = self.folder.with_name(self.folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed build left
-        partial.mkdir(parents=True)
-        try:
-            self._fill(partial, entries, workers)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os.replace(partial, self.folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    def _update(
+        self, index: Index, entries: Sequence[Entry], stamps: Sequence[list | None], workers: int
+    ) -> dict[int, str]:
+        """Bring an index up to date; returns by row why a file cannot be used. The lock is held."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        todo, reasons = index.stale(stamps), {}
 
-    @staticmethod
-    def _fill(partial: Path, entries: Sequence[Entry], workers: int) -> None:
-        names = ("length", "scale", "begin", "end", "level", "offset", "frame")
-        columns: dict[str, list] = {name: [] for name in names}
-        left_out: list[str] = []
-        offset = frame = 0
-        files = [entry.file for entry in entries]
+        def look(i: int) -> tuple[str, tuple | None] | InputError:
+            file = entries[i].file
+            try:
+                with open(file, "rb") as handle:
+                    sha1 = hashlib.file_digest(handle, "sha1").hexdigest()
+                return sha1, None if sha1 in index.sounds else _encode(decode(file))
+            except OSError as error:
+                return InputError(f"{file}: cannot be read ({error.strerror or error}); it is tried again next time")
+            except InputError as error:
+                return error
+
         with (
-            open(partial / "audio.i16", "wb") as audio_file,
-            open(partial / "envelope.u8", "wb") as env_file,
+            _appending(self.folder / "audio.i16", 2 * index.samples) as audio_file,
+            _appending(self.folder / "envelope.u8", index.frames) as env_file,
             ThreadPoolExecutor(workers) as pool,
+            tqdm(total=len(todo), desc="decoding", leave=False, mininterval=1.0, disable=None) as bar,
         ):
-            # in blocks, so that a large corpus does not pile up in memory
-            blocks = (files[k : k + 64] for k in range(0, len(files), 64))
-            results = (result for block in blocks for result in pool.map(_encode, block))
-            for result in progress(results, len(files), "decoding"):
-                row = {"length": 0, "scale": 0.0, "begin": 0, "end": 0, "level": 0.0}
-                if isinstance(result, str):
-                    left_out.append(result)
-                    say(f"left out: {result}")
-                    samples, env = np.zeros(0, np.int16), np.zeros(0, np.uint8)
-                else:
-                    samples, env, row = result
-                for name, value in {**row, "offset": offset, "frame": frame}.items():
-                    columns[name].append(value)
-                samples.tofile(audio_file)
-                env.tofile(env_file)
-                offset, frame = offset + samples.size, frame + env.size
-        if not offset:
-            raise InputError("no file of the manifest could be decoded; check the paths in it")
-        (partial / "index.json").write_text(json.dumps({"columns": columns, "left_out": left_out}))
+            for block in (todo[k : k + BLOCK] for k in range(0, len(todo), BLOCK)):
+                for i, found in zip(block, pool.map(look, block), strict=True):
+                    bar.update()
+                    if isinstance(found, InputError):
+                        index.files[i], reasons[i] = None, str(found)
+                        continue
+                    sha1, encoded = found
+                    if encoded and sha1 not in index.sounds:
+                        samples, env, row = encoded
+                        audio_file.write(samples.tobytes())
+                        env_file.write(env.tobytes())
+                        index.sounds[sha1] = {**row, "offset": index.samples, "frame": index.frames}
+                        index.samples, index.frames = index.samples + samples.size, index.frames + env.size
+                    index.files[i] = {"stamp": stamps[i], "sha1": sha1}
+                for file in (audio_file, env_file):
+                    file.flush()
+                    os.fsync(file.fileno())
+                index.write(self.folder)
+        return reasons
+
+
+@contextlib.contextmanager
+def _appending(path: Path, size: int) -> Iterator[BinaryIO]:
+    """Write behind the first `size` bytes of a file; what lies behind them is of a build that was killed."""
+    with open(path, "ab") as file:
+        file.truncate(size)
+        yield file

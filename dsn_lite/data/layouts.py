@@ -161,18 +161,20 @@ def _esc50(file: Path) -> tuple[str, str]:
     if table not in _ESC50:
         rows = []
         if table.exists():
-            with open(table, newline="", encoding="utf-8") as handle:
+            with open(table, newline="", encoding="utf-8-sig") as handle:
                 rows = list(csv.DictReader(handle))
         _ESC50[table] = {row["filename"]: (row["category"], row["src_file"]) for row in rows}
     return _ESC50[table].get(file.name, ("", ""))
 
 
 def _split(found: Sequence[tuple[Entry, str]], seed: int) -> list[Entry]:
-    """Give ``train`` or ``valid`` to what has no split yet."""
+    """Give ``train`` or ``valid`` to what has no split yet; where all of a kind is one speaker's, file by file."""
     valid: set[tuple[str, str]] = set()
     for kind in ("speech", "noise"):
         if any(entry.kind == kind and entry.split == "valid" for entry, _ in found):
             continue  # the folders bring their own
+        if len({group for entry, group in found if entry.kind == kind and not entry.split}) == 1:
+            found = [(entry, str(entry.file) if entry.kind == kind else group) for entry, group in found]
         groups: dict[str, float] = {}
         for entry, group in found:
             if entry.kind == kind and not entry.split:
@@ -189,3 +191,24 @@ def _split(found: Sequence[tuple[Entry, str]], seed: int) -> list[Entry]:
         replace(entry, split=entry.split or ("valid" if (entry.kind, group) in valid else "train"))
         for entry, group in found
     ]
+
+
+def lacking(entries: Iterable[Entry]) -> list[str]:
+    """What a training will miss in a manifest, one line each: speech of both splits. Empty where nothing is missing."""
+    splits = [entry.split for entry in entries if entry.kind == "speech"]
+    lines = []
+    if "train" not in splits:
+        lines.append("no speech to train on; add a folder named speech, or give rows of the manifest the split train")
+    if "valid" not in splits:
+        cure = "add a second recording, or cut this one in two" if len(splits) == 1 else "give some files the split valid"
+        lines.append(f"no speech to validate on, which every training does; {cure}")
+    return lines
+
+
+def shared_speakers(entries: Iterable[Entry]) -> list[str]:
+    """Speakers that train and validate, which makes the validation look better than it is; their names."""
+    splits: dict[str, set[str]] = {}
+    for entry in entries:
+        if entry.kind == "speech" and entry.speaker and not entry.speaker.endswith("unknown"):
+            splits.setdefault(entry.speaker, set()).add(entry.split)
+    return sorted(speaker for speaker, used in splits.items() if {"train", "valid"} <= used)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_manifest(path: str | Path) -> list[Entry]:
     """
     path = Path(path)
     try:
-        with open(path, newline="", encoding="utf-8") as handle:
+        with open(path, newline="", encoding="utf-8-sig") as handle:  # spreadsheets put a byte-order mark first
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
@@ -79,9 +80,11 @@ def read_manifest(path: str | Path) -> list[Entry]:
             )
         try:
             seconds = float(row.get("seconds") or 0)
+            if not 0 <= seconds < math.inf:
+                raise ValueError
         except ValueError:
             raise InputError(
-                f"{path}: line {number}: seconds is {row['seconds']!r}; write a number"
+                f"{path}: line {number}: seconds is {row['seconds']!r}; write a number, 0 or more"
             ) from None
         texts = {name: row.get(name) or "" for name in ("source", "speaker", "language", "licence")}
         entries.append(

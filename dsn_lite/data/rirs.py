@@ -8,12 +8,13 @@ nothing.
 
 from __future__ import annotations
 
-import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from dsn_lite.audio.files import replacing
 from dsn_lite.data.cache import SAMPLE_RATE, lock, progress
 
 ROOMS = 200
@@ -55,17 +56,27 @@ def open_bank(folder: Path, rooms: int | None = None) -> Bank:
         pyroomacoustics = None
     method = "image-source" if pyroomacoustics or kept.exists() else "decay"
     path = folder / f"rooms-{method}-1-{SEED}-{count}.npz"
-    if not path.exists():
+    responses = _kept(path)
+    if responses is None:
         with lock(path.with_suffix(".lock")):
-            if not path.exists():
+            responses = _kept(path)
+            if responses is None:
                 rng = np.random.default_rng(SEED)
                 make = _image_source if method == "image-source" else _decay
                 made = [make(rng) for _ in progress(range(count), count, "simulating rooms")]
-                partial = path.with_suffix(".partial.npz")
-                np.savez(partial, responses=np.stack(made))
-                os.replace(partial, path)
-    with np.load(path) as data:
-        return Bank(data["responses"], method)
+                responses = np.stack(made)
+                with replacing(path) as temporary, open(temporary, "wb") as file:
+                    np.savez(file, responses=responses)
+    return Bank(responses, method)
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    """Responses in a file; None where it is missing or damaged."""
+    try:
+        with np.load(path) as data:
+            return data["responses"]
+    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def _image_source(rng: np.random.Generator) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 from dsn_lite.errors import InputError
+from dsn_lite.settings import Range, build, check, plain
 
-Widths = tuple[int, int]
+Width = Annotated[int, Range(ge=1, le=4096)]
+Widths = tuple[Width, Annotated[int, Range(ge=0, le=4096)]]
 """(static, dynamic): how much of something always runs, and how much stands behind a gate."""
 
 
@@ -34,36 +37,30 @@ class Config:
     """
 
     channels: tuple[Widths, ...]
-    strides: tuple[int, ...] = (2, 2, 2)
-    kernels: tuple[int, ...] = (5, 3, 3)
-    blocks: int = 2
+    strides: tuple[Width, ...] = (2, 2, 2)
+    kernels: tuple[Width, ...] = (5, 3, 3)
+    blocks: Width = 2
     heads: Widths
     head_width: Widths
     hidden: Widths
     groups: Widths
     group_width: Widths
-    policy_bands: int = 16
-    policy_width: int = 48
+    policy_bands: Width = 16
+    policy_width: Annotated[int, Range(ge=0, le=4096)] = 48
     gated: bool = True
 
     def __post_init__(self) -> None:
+        check(self)
         for name in ("strides", "kernels"):
             value, count = getattr(self, name), len(self.channels)
             if len(value) != count:
-                raise InputError(f"{name} is {value}; give one number for each of the {count} convolutions")
+                raise InputError(f"{name}: {list(value)} does not fit; give {count}, one for each convolution")
         if len(self.channels) < 2:
-            raise InputError(f"channels is {self.channels}; give at least two convolutions")
+            raise InputError(f"channels: {plain(self.channels)} does not fit; give at least two convolutions")
         if any(kernel % 2 == 0 for kernel in self.kernels):
-            raise InputError(f"kernels is {self.kernels}; take odd numbers, so that every band has a centre")
+            raise InputError(f"kernels: {plain(self.kernels)} does not fit; give odd numbers: every band has a centre")
         if 256 % self.stride:
-            raise InputError(f"strides is {self.strides}; their product must divide 256 bins")
-        for name in ("channels", "heads", "head_width", "hidden", "groups", "group_width"):
-            value = getattr(self, name)
-            for pair in value if name == "channels" else (value,):
-                if len(pair) != 2 or not all(isinstance(n, int) and n >= 0 for n in pair) or pair[0] < 1:
-                    raise InputError(f"{name} is {value}; give (static, dynamic) in whole numbers, static 1 or more")
-        if self.blocks < 1:
-            raise InputError(f"blocks is {self.blocks}; give 1 or more")
+            raise InputError(f"strides: {plain(self.strides)} does not fit; their product must divide 256 bins")
 
     @property
     def stride(self) -> int:
@@ -83,30 +80,22 @@ class Config:
         """One of the presets `tiny`, `base`, `paper`."""
         try:
             return PRESETS[name]
-        except KeyError:
+        except (KeyError, TypeError):
             raise InputError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}") from None
 
     @staticmethod
-    def from_dict(values: dict) -> Config:
+    def expand(values: dict) -> dict:
+        """Plain values in place of ``{"preset": name, ...}``, with the changes to the preset."""
+        return {**Config.preset(values.pop("preset")).to_dict(), **values} if "preset" in values else values
+
+    @staticmethod
+    def from_dict(values: dict, source: str = "network") -> Config:
         """Configuration from :meth:`to_dict`, or from ``{"preset": name, ...}`` with changes to a preset."""
-        known = {field.name for field in fields(Config)}
-        if unknown := sorted(set(values) - known - {"preset"}):
-            raise InputError(f"unknown network option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-
-        def frozen(value):
-            return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value
-
-        given = {name: frozen(value) for name, value in values.items() if name != "preset"}
-        if "preset" in values:
-            return replace(Config.preset(values["preset"]), **given)
-        needed = {"channels", "heads", "head_width", "hidden", "groups", "group_width"}
-        if missing := sorted(needed - set(given)):
-            raise InputError(f"network option {', '.join(missing)} is missing; give it or a preset")
-        return Config(**given)
+        return build(Config, values, source)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
-        return asdict(self)
+        return plain(self)
 
     def static(self) -> Config:
         """The same network with everything always running and no policy."""

@@ -10,6 +10,7 @@ correction to its mask.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -116,18 +117,28 @@ class Network(Enhancer):
         # The untrained network is close to the identity: masks act on magnitudes to the power 0.3, and a random one would
         # shout.
         self.policy = None
-        if config.policy_width and self.gate_names:
-            self.policy = Policy(
-                len(self.gate_names), channels=config.channels[-1][0], bands=config.policy_bands, width=config.policy_width
-            )
+        self.renew_policy()
         mask = self.layers[-1].block
         with torch.no_grad():
             for weight in (part.weight for part in (mask.static, mask.dynamic) if part):
                 weight *= 0.1
             mask.static.bias[0] = 1.0
 
+    @classmethod
+    def from_card(cls, card: dict) -> Network:
+        """An untrained network of the shape that a card holds under ``network``."""
+        return cls(Config.from_dict(card["network"]))
+
+    def renew_policy(self) -> None:
+        """Give the network a policy that has learnt nothing yet."""
+        config = self.config
+        if config.policy_width and self.gate_names:
+            self.policy = Policy(
+                len(self.gate_names), channels=config.channels[-1][0], bands=config.policy_bands, width=config.policy_width
+            )
+
     def forward(
-        self, spectrum: Tensor, gates: Tensor | None = None, state: State | None = None, *, shift: float = 0.0
+        self, spectrum: Tensor, gates: Tensor | Callable | None = None, state: State | None = None, *, shift: float = 0.0
     ) -> Output:
         """Enhance the frames of a spectrum.
 
@@ -135,8 +146,8 @@ class Network(Enhancer):
         ----------
         spectrum : Tensor, complex [B, T, 257]
             From :func:`dsn_lite.audio.spectral.stft`, at 16 kHz.
-        gates : Tensor [B, T, K] or None
-            Gates to use; None asks the policy, and opens all where there is none.
+        gates : Tensor [B, T, K], a function that makes them of the policy's margins [B, T, K], or None
+            Gates to use; None opens where the policy's margin is above zero, and all where there is no policy.
         state : State or None
             Where an earlier call stopped; None starts anew.
         shift : added to every margin of the policy.
@@ -147,10 +158,10 @@ class Network(Enhancer):
         memory = dict(zip(recurrent, state.recurrent if state else [(None, None)] * len(recurrent), strict=True))
         inputs, small_mask, static_states = self.small(features, memory)
         margins, policy_state = None, None
-        if self.policy is not None and gates is None:
+        if self.policy is not None and not isinstance(gates, Tensor):
             seen = self.policy_features(features, small_mask, inputs)
             margins, policy_state = self.policy(seen, None if state is None else state.policy)
-            gates = (margins + shift > 0).to(margins.dtype)
+            gates = gates(margins) if callable(gates) else (margins + shift > 0).to(margins.dtype)
         mask, dynamic_states = small_mask, [None] * len(recurrent)
         if self.config.is_dynamic:
             correction, dynamic_states = self.refine(inputs, gates, memory)

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dsn_lite.audio.files import replacing
+
 
 def training_curve(rows: list[dict], panels: Mapping[str, Sequence[str]], path: str | Path) -> None:
     """Draw the rows of a training log against steps.
@@ -47,9 +49,8 @@ def training_curve(rows: list[dict], panels: Mapping[str, Sequence[str]], path: 
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     figure.axes[-1].set_xlabel("step")
-    partial = Path(path).with_suffix(".partial.png")
-    figure.savefig(partial, dpi=110)
-    partial.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def bench_figure(result: dict) -> Figure:

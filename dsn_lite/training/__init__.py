@@ -9,6 +9,7 @@ _HOMES = {
     "guidance": "Guidance",
     "labels": "make_labels read_labels",
     "patterns": "Mix draw",
+    "plan": "Plan",
     "loop": "CHECKPOINT LOG Loop",
     "former": "Gating Trainer Training",
 }

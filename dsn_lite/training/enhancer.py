@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.mixtures import Mixtures, PlainMixtures
 from dsn_lite.network.config import Config
 from dsn_lite.network.model import Network
-from dsn_lite.training.loop import Loop, Plan, build, read_yaml
+from dsn_lite.settings import CHANGEABLE, Amount, Share
+from dsn_lite.training.loop import Loop, Plan
 from dsn_lite.training.losses import SpeechLoss
 from dsn_lite.training.patterns import Mix, draw
 
@@ -28,8 +30,8 @@ class EnhancerConfig(Plan):
 
     Examples
     --------
-    >>> config = EnhancerConfig(network=Config.preset("tiny"), steps=1000, rate=1e-3, warmup=100, falls_from=0.5)
-    >>> config.rate_at(49), config.rate_at(400), round(config.rate_at(750), 6)
+    >>> config = EnhancerConfig(network=Config.preset("tiny"), steps=1000, lr=1e-3, warmup_steps=100, falls_from=0.5)
+    >>> config.lr_at(49), config.lr_at(400), round(config.lr_at(750), 6)
     (0.0005, 0.001, 0.000505)
     """
 
@@ -37,45 +39,22 @@ class EnhancerConfig(Plan):
     loss: SpeechLoss = field(default_factory=SpeechLoss)
     patterns: Mix = field(default_factory=lambda: Mix(open=0.5, closed=0.0, random=0.5))
     """Gates of the items of a batch. None need be closed: the small answer is taught in every step."""
-    small: float = 0.5
+    small: Amount = 0.5
     """Weight of the loss of the small answer."""
     freeze_norms: bool = False
     """Whether norms keep their running statistics and learn only scale and shift."""
-    falls_from: float = 0.7
+    falls_from: Annotated[Share, CHANGEABLE] = 0.7
     """Share of the run from which on the learning rate falls."""
     plain_sources: tuple[str, ...] = ()
     """Data sets whose validation noises are reported apart; see :class:`dsn_lite.data.mixtures.PlainMixtures`."""
 
-    def rate_at(self, step: int) -> float:
+    def lr_at(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, flat, then half a cosine down to a hundredth."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
         start = self.falls_from * self.steps
         progress = max(0.0, (step - start) / max(1.0, self.steps - start))
-        return self.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
-
-    @staticmethod
-    def read(path: str | Path) -> EnhancerConfig:
-        """Configuration from a YAML file."""
-        return EnhancerConfig.from_dict(read_yaml(path), str(path))
-
-    @classmethod
-    def from_dict(cls, values: dict, source: str = "configuration") -> EnhancerConfig:
-        """Configuration from plain values."""
-        values = dict(values)
-        values["network"] = Config.from_dict(values["network"])
-        if "patterns" in values:
-            values["patterns"] = build(Mix, values["patterns"], source)
-        if "plain_sources" in values:
-            values["plain_sources"] = tuple(values["plain_sources"])
-        loss = dict(values.pop("loss", {}))
-        if "windows" in loss:
-            loss["windows"] = tuple(loss["windows"])
-        return build(cls, {**values, "loss": build(SpeechLoss, loss, source)}, source)
-
-    def to_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return {**asdict(self), "network": self.network.to_dict()}
+        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
 class EnhancerTrainer(Loop):

@@ -15,14 +15,16 @@ from dsn_lite.audio.spectral import compress, frame_count, istft, stft
 from dsn_lite.config import Config
 from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.scoring import spearman
 from dsn_lite.macs import count
 from dsn_lite.model import Network
 from dsn_lite.network import gates as gating
 from dsn_lite.network import weights
 from dsn_lite.pruning import can_prune, prune
+from dsn_lite.settings import Amount, Count, Positive, Share
 from dsn_lite.training.guidance import Guidance
 from dsn_lite.training.labels import read_labels
-from dsn_lite.training.loop import CHECKPOINT, LOG, Loop, Plan, build, one_thread, read_yaml
+from dsn_lite.training.loop import CHECKPOINT, LOG, Loop, Plan, one_thread
 from dsn_lite.training.losses import SpeechLoss, activation, usage_loss
 from dsn_lite.training.patterns import Mix, draw
 
@@ -37,77 +39,48 @@ class Gating:
     """Kinds of items before the policy chooses."""
     mix_after: Mix = Mix(open=0.125, closed=0.125, random=0.125)
     """Kinds of items afterwards."""
-    policy_steps: int = 900
+    policy_steps: Count = 900
     """Steps in which a guided policy learns to hear quality before all else, alone, on 32 mixtures a step."""
-    policy_from: float = 0.3
+    policy_from: Share = 0.3
     """When the policy begins to choose."""
-    full_pressure_from: float = 0.45
+    full_pressure_from: Share = 0.45
     """When the weight of the activation loss has risen to its full value."""
-    temperature: tuple[float, float] = (1.0, 0.5)
+    temperature: tuple[Positive, Positive] = (1.0, 0.5)
     """Temperature when the policy begins and at the end."""
-    noise_fades: tuple[float, float] = (0.2, 0.7)
+    noise_fades: tuple[Amount, Amount] = (0.2, 0.7)
     """Between these shares of the policy's time the Gumbel noise fades from 1 to 0, so that in the end the gates that are
     trained are the gates that evaluation takes. Without it a policy can meet its target by tossing coins: undecided logits
     with noise open half of the frames, and without noise all or none."""
-    weight: float = 3.0
+    weight: Amount = 3.0
     """Weight of the activation loss. Before the policy chooses, it learns to meet the target in expectation."""
-    usage_weight: float = 1.0
+    usage_weight: Amount = 1.0
     """Weight of the penalty on gates that are constant over the batch."""
-    target: float = 0.45
+    target: Share = 0.45
     """Mean activation aimed at."""
     guided: bool = False
     """Whether the target follows the OVRL of each utterance (MGT) or is the same for all."""
-    slope: float = 0.45
+    slope: Amount = 0.45
     """Fall of the guided target, in activation per OVRL point."""
-    policy_rate: float = 0.5
+    policy_rate: Amount = 0.5
     """Learning rate of the policy, as a multiple. At 0 it is left alone and chooses as it does; no gradient passes through
     the gates then, closed parts are not computed, and a step takes less time."""
-    network_rate: float = 1.0
+    network_rate: Amount = 1.0
     """Learning rate of all but the policy, as a multiple. At 0 the policy learns alone, on the network as it is."""
     fresh_policy: bool = False
     """Whether the policy begins anew where the run starts from other weights."""
 
+    def __post_init__(self) -> None:
+        if self.noise_fades[0] >= self.noise_fades[1]:
+            raise InputError(f"noise_fades: {list(self.noise_fades)} does not fit; the first must be less than the second")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Plan):
-    """Everything that decides a run; read from a YAML file by :meth:`read`."""
+    """Everything that decides a run of the enhancer."""
 
     network: Config
     gating: Gating = field(default_factory=Gating)
     loss: SpeechLoss = field(default_factory=SpeechLoss)
-
-    @staticmethod
-    def read(path: str | Path) -> Training:
-        """Training configuration from a YAML file.
-
-        Raises
-        ------
-        InputError
-            When the file is missing or not YAML, or names an unknown option.
-        """
-        return Training.from_dict(read_yaml(path), str(path))
-
-    @classmethod
-    def from_dict(cls, values: dict, source: str = "configuration") -> Training:
-        """Training configuration from plain values."""
-        values = dict(values)
-        values["network"] = Config.from_dict(values["network"])
-        gate_values = dict(values.pop("gating", {}))
-        for name in ("mix_before", "mix_after"):
-            if name in gate_values:
-                gate_values[name] = Mix(**gate_values[name])
-        loss_values = dict(values.pop("loss", {}))
-        for given, name in ((gate_values, "temperature"), (gate_values, "noise_fades"), (loss_values, "windows")):
-            if name in given:
-                given[name] = tuple(given[name])
-        parts = {"gating": build(Gating, gate_values, source), "loss": build(SpeechLoss, loss_values, source)}
-        return build(cls, {**values, **parts}, source)
-
-    def to_dict(self) -> dict:
-        """Plain values, for JSON."""
-        values = asdict(self)
-        values["network"] = self.network.to_dict()
-        return values
 
 
 class Trainer(Loop):
@@ -155,9 +128,9 @@ class Trainer(Loop):
         training = self.training
         if not (self.is_gated and training.gating.guided):
             return None
-        if training.items is None:
-            raise InputError("metric guidance needs a fixed number of labelled mixtures; set `items:`")
-        ovrl = read_labels(self.corpus, "train", training.seconds, training.seed, training.items)
+        if training.num_mixtures is None:
+            raise InputError("metric guidance needs a fixed number of labelled mixtures; set `num_mixtures:`")
+        ovrl = read_labels(self.corpus, "train", training.seconds, training.seed, training.num_mixtures)
         self.guidance = Guidance.fit(ovrl, mean=training.gating.target, slope=training.gating.slope)
         return torch.as_tensor(self.guidance.target(ovrl), dtype=torch.float32, device=self.device)
 
@@ -190,7 +163,7 @@ class Trainer(Loop):
         pattern, all_chosen = draw(mix, self.training.batch, frames, gates, generator)
         noise = gating.gumbel_noise((self.training.batch, frames, gates, 2), generator=generator)
         pattern, chosen, noise = (value[self.own].to(self.device) for value in (pattern, all_chosen, noise))
-        since = max(0.0, (progress - plan.policy_from) / (1 - plan.policy_from))
+        since = max(0.0, (progress - plan.policy_from) / max(1 - plan.policy_from, 1e-9))
         first, last = plan.noise_fades
         noise = noise * min(1.0, max(0.0, (last - since) / (last - first)))
         self.network.temperature = gating.anneal(*plan.temperature, since)
@@ -248,7 +221,7 @@ class Trainer(Loop):
             expected = activation(gating.probability(logits), self.weights)
             optimiser.zero_grad()
             (expected - self.targets[item]).square().mean().backward()
-            torch.nn.utils.clip_grad_norm_(policy.parameters(), training.clip)
+            torch.nn.utils.clip_grad_norm_(policy.parameters(), training.max_grad_norm)
             optimiser.step()
         self.network.zero_grad()
         self.start_average()
@@ -287,7 +260,7 @@ class Trainer(Loop):
             values["gate_rate"] = [round(float(value), 4) for value in rate.mean(0)]
             values["gate_std_frames"] = [round(float(value), 4) for value in torch.cat(spread).mean(0)]
             values["gate_std_utterances"] = [round(float(value), 4) for value in rate.std(0)]
-            values["rank_correlation_snr"] = _rank_correlation(np.array(snr), activations)
+            values["rank_correlation_snr"] = spearman(snr, activations.tolist())
         return values
 
     def card(self, network: Network) -> dict:
@@ -333,11 +306,3 @@ def _without_policy(config: Config) -> dict:
 def _magnitude(wave: Tensor) -> Tensor:
     """What the policy sees, [B, T, F], of signals [B, samples]."""
     return compress(stft(wave)).abs()
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation; zero where one of them is constant."""
-    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (a, b)]
-    if np.ptp(b) == 0 or np.ptp(a) == 0:
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])

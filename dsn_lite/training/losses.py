@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dsn_lite.audio.spectral import compress, power, stft
+from dsn_lite.errors import InputError
+from dsn_lite.settings import Amount, Positive, Range
 from dsn_lite.training.perceptual import perceptual_distance
 
 REFERENCE_RMS = 0.05
@@ -32,14 +35,18 @@ class SpeechLoss:
     (torch.Size([2]), True)
     """
 
-    windows: tuple[int, ...] = (320, 512, 768)
-    exponent: float = 0.3
-    magnitude: float = 0.7
-    complex: float = 0.3
-    waveform: float = 0.03
-    perceptual: float = 0.0
-    best_ratio: float = 1e-4
+    windows: tuple[Annotated[int, Range(ge=16, le=8192)], ...] = (320, 512, 768)
+    exponent: Annotated[float, Range(gt=0, le=1)] = 0.3
+    magnitude: Amount = 0.7
+    complex: Amount = 0.3
+    waveform: Amount = 0.03
+    perceptual: Amount = 0.0
+    best_ratio: Positive = 1e-4
     """Error-to-speech power ratio below which the waveform term no longer rewards (1e-4: 40 dB)."""
+
+    def __post_init__(self) -> None:
+        if not self.windows:
+            raise InputError("windows: none are given; give one length or more")
 
     def __call__(self, enhanced: Tensor, clean: Tensor) -> Tensor:
         """Loss [B] of enhanced [B, samples] against clean [B, samples]."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dsn_lite.errors import InputError
+from dsn_lite.settings import Share, check
 
 HOLDS = (1, 4, 16, 64)
 """Lengths in frames for which a random pattern keeps its value."""
@@ -29,13 +30,15 @@ class Mix:
     0.0
     """
 
-    open: float
-    closed: float
-    random: float
+    open: Share
+    closed: Share
+    random: Share
 
     def __post_init__(self) -> None:
-        if min(self.open, self.closed, self.random, self.policy) < 0:
-            raise InputError(f"{self}: shares of a batch must not be negative, nor sum to more than 1")
+        check(self)
+        if self.policy < 0:
+            given = f"open {self.open:g}, closed {self.closed:g}, random {self.random:g}"
+            raise InputError(f"{given}: together more than 1; give shares of a batch")
 
     @property
     def policy(self) -> float:
@@ -72,3 +75,20 @@ def draw(mix: Mix, batch: int, frames: int, gates: int, generator: torch.Generat
         pattern[item] = coarse.repeat_interleave(hold, dim=0)[start : start + frames].float()
     pattern[is_open], pattern[is_closed] = 1.0, 0.0
     return pattern, chosen
+
+
+def spans(batch: int, frames: int, levels: int, generator: torch.Generator) -> Tensor:
+    """Levels [B, T] in 0..levels - 1, each held for a while of a length from ``HOLDS``; every item has lengths of its own.
+
+    Examples
+    --------
+    >>> spans(2, 50, 3, torch.Generator().manual_seed(1)).shape
+    torch.Size([2, 50])
+    """
+    rows = []
+    for _ in range(batch):
+        hold = HOLDS[int(torch.randint(len(HOLDS), (1,), generator=generator))]
+        coarse = torch.randint(levels, (frames // hold + 2,), generator=generator)
+        start = int(torch.randint(hold, (1,), generator=generator))
+        rows.append(coarse.repeat_interleave(hold)[start : start + frames])
+    return torch.stack(rows)

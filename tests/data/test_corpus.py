@@ -38,6 +38,7 @@ from dsn_lite.data import (
     scan,
     write_manifest,
 )
+from dsn_lite.data import cache as audiocache
 from dsn_lite.data import rirs as rooms
 from dsn_lite.data.cache import AudioCache, default_folder
 from dsn_lite.data.manifest import COLUMNS
@@ -309,7 +310,7 @@ def test_cache_is_made_once_and_travels_to_a_worker(corpus: Corpus, monkeypatch)
     def never(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(AudioCache, "_build", never)
+    monkeypatch.setattr(audiocache, "decode", never)
     again = AudioCache(corpus.entries, corpus.cache.folder.parent)
     sent = pickle.loads(pickle.dumps(again))
     np.testing.assert_array_equal(sent.read(3), corpus.cache.read(3))
@@ -340,26 +341,31 @@ def test_a_killed_build_leaves_nothing_half_made(folder: Path, tmp_path: Path):
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*.partial/audio.i16")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("audio*/audio.i16")) and time.monotonic() < deadline:
         time.sleep(0.02)
+    time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert list(tmp_path.glob("*.partial"))
-    assert not list(tmp_path.glob("audio-*/index.json")) or not list(tmp_path.glob("audio-????????????????"))
+    (data,) = tmp_path.glob("audio*/audio.i16")
+    assert not data.with_name("index.json").exists(), "it finished before it was killed"
+    data.write_bytes(b"odd")  # as if the kill had come in the middle of a sample
     cache = AudioCache(read_manifest(folder / "manifest.csv"), tmp_path)
     assert (cache.length > 0).all()
-    assert cache.read(25).size
+    np.testing.assert_allclose(cache.read(25), soundfile.read(folder / "rir" / "hall.wav")[0], atol=1e-3)
     assert sorted(p.suffix for p in tmp_path.iterdir()) == ["", ".lock"]
+    assert sorted(p.name for p in cache.folder.iterdir()) == ["audio.i16", "envelope.u8", "index.json"]
 
 
-def test_a_build_that_fails_cleans_up(folder: Path, tmp_path: Path, monkeypatch):
+def test_a_build_on_a_full_disk_says_so_and_the_next_goes_on(folder: Path, tmp_path: Path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(AudioCache, "_fill", staticmethod(full))
-    with pytest.raises(InputError, match="No space left"):
-        AudioCache(read_manifest(folder / "manifest.csv"), tmp_path)
-    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
+    with monkeypatch.context() as patch:
+        patch.setattr(audiocache.os, "fsync", full)
+        with pytest.raises(InputError, match="No space left"):
+            AudioCache(read_manifest(folder / "manifest.csv"), tmp_path)
+    assert not list(tmp_path.glob("*/index.json"))
+    assert (AudioCache(read_manifest(folder / "manifest.csv"), tmp_path).length > 0).all()
 
 
 # ------------------------------------------------------------------------------------------------------ rooms

@@ -19,7 +19,7 @@ from dsn_lite.zoo import load
 
 SHORT = {
     "network": {"channels": [8, 8, 8, 8], "recurrent_layers": 1, "router_bands": 6, "router_width": 8},
-    "steps": 6, "batch": 2, "seconds": 0.5, "warmup": 1, "router_from": 0.5, "valid_items": 2, "valid_every": 3,
+    "steps": 6, "batch": 2, "seconds": 0.5, "warmup_steps": 1, "router_from": 0.5, "valid_items": 2, "valid_every": 3,
     "save_every": 2,
 }  # fmt: skip
 
@@ -85,8 +85,8 @@ def test_two_processes_equal_one(talkers, two_talkers, tmp_path):
 def test_the_pressure_alone_meets_the_target(two_talkers, tmp_path, measure):
     """With the speech loss out of the way, the router learns to spend what it is asked to, for one target and another."""
     run = training(
-        two_talkers, tmp_path, steps=160, router_from=0.0, weight=100.0, full_pressure=0.01, spread=0.0, rate=0.01,
-        clip=10.0, measure=measure, noise_fades=[0.0, 0.5], items=4, batch=4, valid_every=1000,
+        two_talkers, tmp_path, steps=160, router_from=0.0, weight=100.0, full_pressure=0.01, spread=0.0, lr=0.01,
+        max_grad_norm=10.0, measure=measure, noise_fades=[0.0, 0.5], num_mixtures=4, batch=4, valid_every=1000,
     )  # fmt: skip
     for parameter in run.network.parameters():
         parameter.requires_grad_(False)
@@ -107,7 +107,7 @@ def test_the_pressure_alone_meets_the_target(two_talkers, tmp_path, measure):
 
 def test_loss_falls_at_every_width(two_talkers, tmp_path):
     """The same mixtures, again and again."""
-    run = training(two_talkers, tmp_path, steps=40, items=2, rate=0.01, router_from=1.0, valid_every=10)
+    run = training(two_talkers, tmp_path, steps=40, num_mixtures=2, lr=0.01, router_from=1.0, valid_every=10)
     run.run(40)
     rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     for width in ("0.125", "1"):

@@ -16,7 +16,7 @@ from dsn_lite.training.loop import CHECKPOINT, LOG
 
 SHORT = {
     "network": {"channels": 12, "hidden": 16, "across": 6, "blocks": 1}, "steps": 6, "batch": 4, "seconds": 1.0,
-    "rate": 0.002, "warmup": 2, "valid_items": 6, "valid_every": 3, "save_every": 2, "gate_from": 0.5,
+    "lr": 0.002, "warmup_steps": 2, "valid_items": 6, "valid_every": 3, "save_every": 2, "gate_from": 0.5,
 }  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def overfit(run: SeparationTraining, steps: int) -> list[dict]:
 
 def test_loss_falls_at_every_width(two_talkers, tmp_path):
     network = {"channels": 32, "hidden": 32, "across": 16, "blocks": 1}
-    rows = overfit(training(two_talkers, tmp_path, steps=1000, warmup=5, gate_from=1.0, network=network), 60)
+    rows = overfit(training(two_talkers, tmp_path, steps=1000, warmup_steps=5, gate_from=1.0, network=network), 60)
     for name in ("loss", "loss_narrowest"):
         assert rows[-1][name] < rows[0][name] - 1.5
 
@@ -123,8 +123,8 @@ def test_loss_falls_at_every_width(two_talkers, tmp_path):
 @pytest.mark.parametrize(("pressure", "comes_down"), [(30.0, True), (0.0, False)])
 def test_pressure_brings_the_width_down(two_talkers, tmp_path, pressure, comes_down):
     run = training(
-        two_talkers, tmp_path, steps=300, warmup=1, gate_from=0.0, full_pressure_from=0.01, pressure=pressure, pivot=-30.0,
-        rate=0.01, usage_weight=0.0,
+        two_talkers, tmp_path, steps=300, warmup_steps=1, gate_from=0.0, full_pressure_from=0.01, pressure=pressure,
+        pivot=-30.0, lr=0.01, usage_weight=0.0,
     )  # fmt: skip
     rows = overfit(run, 40)
     used = sum(row["utilisation"] for row in rows[-5:]) / 5

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from torch.nn import functional
 from dsn_lite.audio.spectral import HOP, WINDOW, power, stft
 from dsn_lite.errors import InputError
 from dsn_lite.policy import erb_pooling
+from dsn_lite.settings import Count, Positive, Range, build, check, plain
 from dsn_lite.slimmable.choice import step_names
 from dsn_lite.slimmable.cost import WidthCount, rows
 from dsn_lite.slimmable.demucs.stream import SEGMENT, SEGMENT_FRAMES, SegmentRunner, level_out
@@ -54,37 +55,29 @@ class DemucsConfig:
     (0.125, 0.25, 0.5, 1.0)
     """
 
-    channels: tuple[int, ...] = (32, 48, 96, 128)
-    recurrent_layers: int = 2
-    widths: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
-    router_bands: int = 16
-    router_width: int = 48
-    target: float = 0.25
+    channels: tuple[Count, ...] = (32, 48, 96, 128)
+    recurrent_layers: Count = 2
+    widths: tuple[Positive, ...] = (0.125, 0.25, 0.5, 1.0)
+    router_bands: Count = 16
+    router_width: Count = 48
+    target: Annotated[float, Range(gt=0, le=1)] = 0.25
 
     def __post_init__(self) -> None:
-        if len(self.channels) != LEVELS or not all(isinstance(n, int) and n > 0 for n in self.channels):
-            raise InputError(f"channels is {self.channels!r}; give {LEVELS} whole numbers, one for each level")
+        check(self)
+        if len(self.channels) != LEVELS:
+            raise InputError(f"channels: {list(self.channels)} does not fit; give {LEVELS} numbers, one for each level")
         widths = self.widths
-        if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[0] <= 0 or widths[-1] != 1:
-            raise InputError(f"widths is {widths!r}; give two or more rising factors above 0, the last of them 1")
-        for name in ("recurrent_layers", "router_bands", "router_width"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a whole number, 1 or more")
-        if not 0 < self.target <= 1:
-            raise InputError(f"target is {self.target!r}; it must lie above 0, and at most at 1")
+        if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[-1] != 1:
+            raise InputError(f"widths: {list(widths)} does not fit; give two or more rising factors, the last of them 1")
 
     @staticmethod
-    def from_dict(values: dict) -> DemucsConfig:
+    def from_dict(values: dict, source: str = "network") -> DemucsConfig:
         """Configuration from plain values; what is not named keeps its default."""
-        known = {item.name for item in fields(DemucsConfig)}
-        if unknown := sorted(set(values) - known):
-            raise InputError(f"unknown network option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        lists = {name: tuple(values[name]) for name in ("channels", "widths") if name in values}
-        return DemucsConfig(**{**values, **lists})
+        return build(DemucsConfig, values, source)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
-        return {**asdict(self), "channels": list(self.channels), "widths": list(self.widths)}
+        return plain(self)
 
 
 class State(NamedTuple):

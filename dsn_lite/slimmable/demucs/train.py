@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,11 @@ from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.errors import InputError
 from dsn_lite.network import gates as gating
 from dsn_lite.network import weights
+from dsn_lite.settings import Amount, Count, Positive, Range, Share, Whole
 from dsn_lite.slimmable import choice as choosing
 from dsn_lite.slimmable.demucs.network import DemucsConfig, SlimDemucs
 from dsn_lite.slimmable.demucs.stream import SEGMENT, TARGETS
-from dsn_lite.training.loop import Loop, Plan, build, one_thread
+from dsn_lite.training.loop import Loop, Plan, one_thread
 from dsn_lite.training.losses import REFERENCE_RMS, SpeechLoss
 
 SHOWN = (0.1, 0.25, 0.5, 0.75)
@@ -42,55 +43,35 @@ class DemucsPlan(Plan):
 
     network: DemucsConfig = field(default_factory=DemucsConfig)
     loss: SpeechLoss = field(default_factory=SpeechLoss)
-    router_from: float = 0.5
+    router_from: Share = 0.5
     """When the router begins to choose."""
-    full_pressure: float = 0.2
+    full_pressure: Share = 0.2
     """Share of the router's time after which the weight of the target has risen to its full value."""
-    noise_fades: tuple[float, float] = (0.2, 0.7)
+    noise_fades: tuple[Amount, Amount] = (0.2, 0.7)
     """Between these shares of the router's time the Gumbel noise fades from 1 to 0: a router that tosses coins meets its
     target in training and fails in use, where nothing is tossed."""
-    temperature: tuple[float, float] = (1.0, 0.5)
+    temperature: tuple[Positive, Positive] = (1.0, 0.5)
     """Temperature when the router begins and at the end."""
-    weight: float = 3.0
+    weight: Amount = 3.0
     """Weight of the squared distance of the batch's utilisation from its target."""
     measure: Literal["width", "macs"] = "width"
     """What utilisation is: the mean width, or the mean share of the widest width's MACs."""
-    spread: float = 0.01
+    spread: Amount = 0.01
     """Weight of the guard against collapse: how far the mean of the choices is from using all widths alike. It fades with
     the noise."""
-    teach_items: int = 0
+    teach_items: Whole = 0
     """Mixtures on which a router that chooses from the first step on is taught before; 0 for none. See
     :meth:`DemucsTraining.teach_router`."""
-    teach_steps: int = 800
-    teach_memory: float = 0.85
+    teach_steps: Count = 800
+    teach_memory: Annotated[float, Range(ge=0, lt=1)] = 0.85
     """Weight of the past, a segment older, in what the taught router goes by. A change of the width costs quality at the
     seam, which the losses at constant widths do not show, so that it should not follow every segment."""
-    router_rate: float = 1.0
+    router_rate: Amount = 1.0
     """Learning rate of the router, as a multiple."""
 
     def __post_init__(self) -> None:
-        if self.measure not in ("width", "macs"):
-            raise InputError(f"measure is {self.measure!r}; choose width or macs")
-        if not 0 <= self.router_from <= 1:
-            raise InputError(f"router_from is {self.router_from}; it must lie between 0 and 1")
-
-    @classmethod
-    def from_dict(cls, values: dict, source: str = "configuration") -> Self:
-        """The plan from plain values."""
-        values = dict(values)
-        values["network"] = DemucsConfig.from_dict(values.get("network") or {})
-        loss = dict(values.get("loss") or {})
-        if "windows" in loss:
-            loss["windows"] = tuple(loss["windows"])
-        values["loss"] = build(SpeechLoss, loss, source)
-        for name in ("noise_fades", "temperature"):
-            if name in values:
-                values[name] = tuple(values[name])
-        return build(cls, values, source)
-
-    def to_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return {**super().to_dict(), "network": self.network.to_dict()}
+        if self.noise_fades[0] >= self.noise_fades[1]:
+            raise InputError(f"noise_fades: {list(self.noise_fades)} does not fit; the first must be less than the second")
 
 
 class DemucsTraining(Loop):

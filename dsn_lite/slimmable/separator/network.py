@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,10 +26,10 @@ from dsn_lite.audio.spectral import BINS, FRAMES_PER_SECOND, SAMPLE_RATE, compre
 from dsn_lite.enhancement import checked
 from dsn_lite.errors import InputError
 from dsn_lite.macs import Layer, frame_macs
+from dsn_lite.settings import Count, Positive, build, check, plain
 from dsn_lite.slimmable import choice as choosing
 from dsn_lite.slimmable.cost import WidthCount, rows
 from dsn_lite.slimmable.layers import SlimGRU, SlimLinear, SlimNorm
-from dsn_lite.training.loop import build
 
 TALKERS = 2
 AT_ONCE = 2048
@@ -46,43 +46,38 @@ class SeparatorConfig:
     (0.5, 1.0)
     """
 
-    widths: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    widths: tuple[Positive, ...] = (0.125, 0.25, 0.5, 1.0)
     """Utilisation factors, rising to 1."""
-    channels: int = 128
+    channels: Count = 128
     """Channels of the path that all blocks add to."""
-    hidden: int = 192
+    hidden: Count = 192
     """Units of the GRU inside a chunk, in each direction, at full width."""
-    across: int = 64
+    across: Count = 64
     """Units of the GRU across chunks, in each direction."""
-    blocks: int = 3
-    chunk: int = 16
+    blocks: Count = 3
+    chunk: Count = 16
     """Frames of a chunk."""
-    reach: int = 5
+    reach: Count = 5
     """Frames that a block blends, channel by channel, so that a chunk hears what lies around it."""
-    gating_channels: int = 32
-    gating_hidden: int = 24
+    gating_channels: Count = 32
+    gating_hidden: Count = 24
 
     def __post_init__(self):
+        check(self)
         widths = self.widths
-        if not widths or list(widths) != sorted(set(widths)) or widths[0] <= 0 or widths[-1] != 1:
-            raise InputError(f"widths {widths}: must rise within (0, 1] and end at 1")
-        for name, value in asdict(self).items():
-            if name != "widths" and (not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} is {value!r}; it must be a whole number above 0")
+        if not widths or list(widths) != sorted(set(widths)) or widths[-1] != 1:
+            raise InputError(f"widths: {list(widths)} does not fit; they must rise within (0, 1] and end at 1")
         if self.reach % 2 == 0:
-            raise InputError(f"reach is {self.reach}; it must be odd, as many frames before as after")
+            raise InputError(f"reach: {self.reach} does not fit; it must be odd, as many frames before as after")
 
     @classmethod
     def from_dict(cls, values: dict, source: str = "network") -> SeparatorConfig:
         """From plain values, as they stand in a configuration or a card."""
-        values = dict(values)
-        if "widths" in values:
-            values["widths"] = tuple(float(width) for width in values["widths"])
         return build(cls, values, source)
 
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
-        return {**asdict(self), "widths": list(self.widths)}
+        return plain(self)
 
 
 class Output(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
 from dsn_lite.network import weights
 from dsn_lite.network.gates import anneal, gumbel_noise
+from dsn_lite.settings import CHANGEABLE, Amount, Positive, Range, Share
 from dsn_lite.slimmable import choice as choosing
 from dsn_lite.slimmable.separator.loss import (
     chunk_quality,
@@ -27,7 +28,7 @@ from dsn_lite.slimmable.separator.loss import (
 )
 from dsn_lite.slimmable.separator.mixtures import CELLS, OVERLAPS, TALKING, PairMixtures, chunk_talkers
 from dsn_lite.slimmable.separator.network import Separator, SeparatorConfig
-from dsn_lite.training.loop import Loop, Plan, build
+from dsn_lite.training.loop import Loop, Plan
 from dsn_lite.training.losses import usage_loss
 
 
@@ -42,46 +43,36 @@ class SeparationPlan(Plan):
     """
 
     network: SeparatorConfig
-    seconds: float = 3.0
-    rate: float = 1e-3
-    clip: float = 5.0
-    gate_from: float = 0.6
+    seconds: Annotated[float, Range(ge=0.5, le=600)] = 3.0
+    lr: Annotated[Positive, CHANGEABLE] = 1e-3
+    max_grad_norm: Positive = 5.0
+    gate_from: Share = 0.6
     """When the gating module begins to choose. Before, each step takes the widest, the narrowest and one width between
     (the sandwich rule of Yu and Huang, arXiv 1903.05134)."""
-    full_pressure_from: float = 0.75
+    full_pressure_from: Share = 0.75
     """When the weight of the complexity loss has risen to its full value."""
-    pressure: float = 3.0
+    pressure: Amount = 3.0
     """Weight of the complexity loss, in dB of SI-SDR for the full width on every chunk."""
     pivot: float = 10.0
     """Quality of a chunk in dB at which half of the price is charged; see :mod:`dsn_lite.slimmable.separator.loss`."""
-    softness: float = 3.0
-    keep: float = 0.5
+    softness: Positive = 3.0
+    keep: Amount = 0.5
     """Weight of the pass at one constant width that keeps the widths good while the gating module chooses."""
-    temperature: tuple[float, float] = (2.0, 0.5)
+    temperature: tuple[Positive, Positive] = (2.0, 0.5)
     """Temperature when the gating module begins and at the end."""
-    noise_fades: tuple[float, float] = (0.2, 0.7)
+    noise_fades: tuple[Amount, Amount] = (0.2, 0.7)
     """Between these shares of the gating module's time the Gumbel noise fades from 1 to 0: coins are not a policy."""
-    usage_weight: float = 3.0
+    usage_weight: Amount = 3.0
     """Weight of the guard against collapse: of widths that less than 2 % or more than 90 % of a batch's chunks take."""
-    gating_rate: float = 1.0
+    gating_rate: Amount = 1.0
     """Learning rate of the gating module, as a multiple."""
     fresh_gating: bool = False
     """Whether the gating module begins anew where the run starts from other weights: one that has collapsed to a width
     gets no gradient that would bring it back."""
 
-    @classmethod
-    def from_dict(cls, values: dict, source: str = "configuration") -> Self:
-        """The plan from plain values."""
-        values = dict(values)
-        values["network"] = SeparatorConfig.from_dict(values.get("network") or {}, f"{source}: network")
-        for name in ("temperature", "noise_fades"):
-            if name in values:
-                values[name] = tuple(values[name])
-        return build(cls, values, source)
-
-    def to_dict(self) -> dict:
-        """Plain values, for JSON."""
-        return {**super().to_dict(), "network": self.network.to_dict()}
+    def __post_init__(self) -> None:
+        if self.noise_fades[0] >= self.noise_fades[1]:
+            raise InputError(f"noise_fades: {list(self.noise_fades)} does not fit; the first must be less than the second")
 
 
 class SeparationTraining(Loop):
