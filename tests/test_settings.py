@@ -281,6 +281,6 @@ def test_old_names_are_read_and_new_ones_written(kind):
     assert {name: written[name] for name in new} == new and not set(old) & set(written)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("[cr]*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_configurations_that_ship_can_be_read(path):
     read_recipe(path)
