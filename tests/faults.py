@@ -287,12 +287,12 @@ class Evaluate(Case):
 
 
 class Train(Case):
-    """A run of four steps on a small corpus; every second one decodes the corpus itself."""
+    """A run of three steps on a small corpus; every second one decodes the corpus itself."""
 
     CONFIG = (
         "network: {channels: [4, 6, 8], heads: 2, head_width: 2, hidden: 8, groups: 2, group_width: 4, policy_bands: 8,\n"
         "  policy_width: 8}\n"
-        "steps: 4\nbatch: 2\nseconds: 0.5\nlr: 1e-3\nwarmup_steps: 2\nvalid_items: 1\nvalid_every: 2\nsave_every: 1\n"
+        "steps: 3\nbatch: 2\nseconds: 0.5\nlr: 1e-3\nwarmup_steps: 2\nvalid_items: 1\nvalid_every: 2\nsave_every: 1\n"
     )
 
     def __init__(self, folder: Path):
@@ -333,7 +333,7 @@ class Train(Case):
             return bool(load_file(path))
         if path.name == "log.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
-            return path.read_bytes()[-1:] in (b"\n", b"") and [row["step"] for row in rows] == [2, 4][: len(rows)]
+            return path.read_bytes()[-1:] in (b"\n", b"") and [row["step"] for row in rows] == [2, 3][: len(rows)]
         return path.suffix == ".json" and bool(json.loads(path.read_text()))
 
     def lost(self) -> list[str]:

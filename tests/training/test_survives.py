@@ -1,4 +1,4 @@
-"""A training that was killed, moved or typed wrong goes on, or says in one line what is wrong. Small runs, in one process."""
+"""A training that was killed, moved or typed wrong goes on, or says in one line what is wrong. Small runs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def whole(folder, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "tail", ["", '{"step": 3, "lr": 0.0', '{"step": 3}\n{"st', "\x00\x00\x00", "[1]\n", '{"step": 99}\n', "\ufffd\n\n"],
+    "tail", ["", '{"step": 3, "lr": 0.0', '{"loss": 3}\n{"st', "\x00\x00\x00", "[1]\n", '{"step": 99}\n', "\ufffd\n\n"],
 )
 def test_half_a_last_line_of_the_log_is_no_hindrance(folder, whole, tmp_path, tail):
     run = trainer(folder, tmp_path / "run")
