@@ -187,7 +187,8 @@ def _without_table(source: Source, frames: list[tuple[int, Frame]]) -> Part:
 
 def _audible(source: Source, frames: list[tuple[int, Frame]]) -> list[bytes | range]:
     """The frames; of those at the start whose sound began in a frame that is lost, silence of the same length."""
-    stored, pieces = 0, []
+    stored = 0
+    pieces: list[bytes | range] = []
     at = frames[0][0]
     for where, frame in frames[:16]:
         version, layer = frame.kind[:2]

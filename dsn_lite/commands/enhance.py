@@ -20,10 +20,12 @@ examples:
   dsn-lite enhance noisy.wav -o out/
   dsn-lite enhance recordings/ more.flac -o out/ --report out/report.json
   dsn-lite enhance noisy.wav -o clean.wav --budget 0.3 --gates gates.png
+  ffmpeg -i talk.m4a -f wav - | dsn-lite enhance /dev/stdin -o talk.wav
 
-Files keep their names, rate, length, channels and encoding; folders are searched to the bottom, and the names below
-them are kept. The network hears up to 8 kHz: of a recording with more, what lies above is not kept. A file that cannot
-be used costs one line and exit status 2; the others are still done.
+Files keep their names, rate, length, channels and encoding; folders are searched to the bottom, through links but without
+what is hidden, and the names below them are kept. The network hears up to 8 kHz: of a recording with more, what lies above
+is not kept. A file that cannot be used costs one line and exit status 2; the others are still done. Of one that is cut off
+or damaged, what is there is enhanced, and a line says so.
 """
 
 
