@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # no fault of this program: a file or a disk that fails
         named = f"{error.filename}: " if error.filename else ""
         line = InputError(f"{named}{error.strerror or error}; mend that and run again")
-        print(f"dsn-lite: {one_line(line)}", file=sys.stderr)
+        complain(line)
         return 2
 
 
