@@ -14,7 +14,7 @@ from warnings import warn
 def find(room: str, homes: dict[str, str], name: str) -> Any:
     """What a room shows under a name, imported on its first use; `homes` has module -> names, parted by spaces.
 
-    >>> find("dsn_lite.audio", {"files": "read write"}, "read").__module__
+    >>> find("dsn_lite.audio", {"files": "write"}, "write").__module__
     'dsn_lite.audio.files'
     """
     for module, names in homes.items():

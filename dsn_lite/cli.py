@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from dsn_lite import __version__, commands
-from dsn_lite.errors import InputError, one_line
+from dsn_lite.commands._files import complain
+from dsn_lite.errors import InputError
 
 _EPILOG = """\
 examples:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except InputError as error:
-        print(f"dsn-lite: {one_line(error)}", file=sys.stderr)
+        complain(error)
         return 2
     except KeyboardInterrupt:
         print("dsn-lite: interrupted", file=sys.stderr)
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # no fault of this program: a file or a disk that fails
         named = f"{error.filename}: " if error.filename else ""
         line = InputError(f"{named}{error.strerror or error}; mend that and run again")
-        print(f"dsn-lite: {one_line(line)}", file=sys.stderr)
+        complain(line)
         return 2
 
 

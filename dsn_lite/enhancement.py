@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsn_lite.audio.files import fit, resample
+from dsn_lite.audio.checks import as_channels, as_rate
+from dsn_lite.audio.resampling import fit, resample
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
 from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
@@ -33,33 +34,17 @@ class Result:
 
 
 def checked(wave: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
-    """The signal as float32 [channels, samples].
-
-    Raises
-    ------
-    InputError
-        Empty signal, NaN or infinite samples, wrong shape or type, no rate.
+    """The signal as float32 [channels, samples]; InputError where it, or its rate, is none.
 
     Examples
     --------
     >>> checked(np.zeros(5), 16_000).shape
     (1, 5)
     """
-    samples = wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave)
-    if samples.ndim not in (1, 2):
-        raise InputError(f"a signal of shape {samples.shape}; give [samples] or [channels, samples]")
-    if samples.size == 0:
+    as_rate(sample_rate)
+    channels = as_channels(wave)
+    if not channels.size:
         raise InputError("the signal has no samples")
-    if samples.dtype.kind != "f":
-        raise InputError(f"samples of type {samples.dtype}; give floats within -1..1 (int16 / 32768)")
-    if samples.ndim == 2 and samples.shape[0] > max(64, samples.shape[1]):
-        raise InputError(f"a signal of shape {samples.shape}; give [channels, samples], this looks transposed")
-    if not sample_rate > 0:
-        raise InputError(f"the sample rate is {sample_rate}; give it in Hz")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        channels = np.atleast_2d(samples).astype(np.float32)
-    if not np.isfinite(channels).all():
-        raise InputError("the signal holds NaN or infinite samples; leave them out or replace them by zero")
     return channels
 
 

@@ -56,4 +56,4 @@ def _class(kind: str) -> Any:
 
 
 # What was found here, in the module `registry`, before: for one version.
-save, refuse_card = weights.save, weights.refuse_card
+save = weights.save

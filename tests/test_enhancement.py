@@ -139,9 +139,11 @@ def test_silence_stays_silence(rate, shape):
 
 @pytest.mark.parametrize("config", [TINY.static(), TINY.static_only()], ids=lambda config: config.parts)
 def test_a_static_network(config):
-    result = network(config).enhance(noise(2000), 16_000, budget=0.3)
+    result = network(config).enhance(noise(2000), 16_000)
     assert result.gates.shape == (9, 0) and result.activation == 1.0
     assert result.mmacs_per_second == pytest.approx(count(config).open)
+    with pytest.raises(InputError, match="no gates.*leave the budget out"):
+        network(config).enhance(noise(2000), 16_000, budget=0.3)
 
 
 # ---- gates and what they cost
@@ -202,7 +204,7 @@ BAD = [
     (np.zeros((1, 2, 100), np.float32), {}, r"shape \(1, 2, 100\).*\[samples\] or \[channels, samples\]"),
     (np.float32(0.5), {}, "shape"),
     (np.zeros((16_000, 2), np.float32), {}, "transposed"),
-    (np.zeros(100, np.int16), {}, "int16.*floats within -1..1"),
+    (np.zeros(100, np.int64), {}, "int64.*floats within -1..1"),
     (np.zeros(100, complex), {}, "complex128"),
     (["a", "b"], {}, "floats"),
     (np.zeros(600, np.float32), {"sample_rate": 0}, "sample rate is 0"),

@@ -39,7 +39,7 @@ CIRCLES = {
     "engine.engines engine.stream enhancement export kernel macs model",
 }  # fmt: skip
 LONG_MODULES = {
-    "audio.files", "commands.enhance", "evaluation.scoring", "export",
+    "evaluation.scoring", "export",
     "kernel", "model", "plots.maps", "slimmable.demucs.network", "slimmable.demucs.train", "slimmable.layers",
     "slimmable.separator.mixtures", "slimmable.separator.network", "training.former",
     "widgets.block_viewer",

@@ -162,9 +162,3 @@ def test_a_folder_is_not_weights(tmp_path):
 def test_another_kind_of_file(tmp_path):
     with pytest.raises(InputError, match="give a .safetensors file"):
         zoo.load(tmp_path / "model.pt")
-
-
-def test_results_never_replace_a_card(saved, tmp_path):
-    weights.refuse_card(tmp_path / "results.json")
-    with pytest.raises(InputError, match="card of a network"):
-        weights.refuse_card(saved.with_suffix(".json"))

@@ -14,9 +14,9 @@ import torch
 
 from dsn_lite import zoo
 from dsn_lite.audio.files import replacing
+from dsn_lite.commands._files import Outputs
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.provenance import provenance
-from dsn_lite.network.weights import refuse_card
 from dsn_lite.plots import maps as figures
 from dsn_lite.slimmable.separator.evaluate import draw_separation, evaluate_separation
 from dsn_lite.slimmable.separator.mixtures import TALKING
@@ -44,7 +44,7 @@ def table(results: dict) -> str:
 def main() -> int:
     """Evaluate, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pairs", help="folder with clean/, noisy/ and pairs.csv")
+    parser.add_argument("pairs", type=Path, help="folder with clean/, noisy/ and pairs.csv")
     parser.add_argument("--model", default="separator")
     parser.add_argument("--each", type=int, default=30, help="mixtures of each overlap, clean and noisy (default 30)")
     parser.add_argument("--budgets", type=float, nargs="*", default=[0.1, 0.25, 0.5, 0.75])
@@ -53,8 +53,10 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        if args.json:
-            refuse_card(args.json)
+        outputs = Outputs([args.pairs / "pairs.csv"], args.model)
+        for option, path in (("--json", args.json), ("--picture", args.picture)):
+            if path:
+                outputs.claim(path, option)
         if args.picture:
             figures.check_name(args.picture)
         network = zoo.load(args.model, kinds=("separator",))

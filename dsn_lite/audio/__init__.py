@@ -10,10 +10,12 @@ from __future__ import annotations
 from dsn_lite._names import find, listed
 
 _HOMES = {
-    "files": (
-        "Audio BLOCK Reader Resampler SUFFIXES Writer active_level fit format_of mix_at_snr read "
-        "replacing resample resampled_length rms_dbfs temporary_name to_mono write writing"
-    ),
+    "checks": "as_channels as_mono as_output as_rate as_samples",
+    "files": "FOREIGN SUFFIXES Writer format_of kept_subtype replacing temporary_name write writing",
+    "levels": "active_level mix_at_snr rms_dbfs to_mono",
+    "reader": "Audio Reader read",
+    "resampling": "Resampler fit resample resampled_length",
+    "sources": "BLOCK",
     "spectral": "compress decompress frame_count istft power stft window",
 }
 

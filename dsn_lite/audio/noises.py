@@ -13,7 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dsn_lite.audio import clips, files
+from dsn_lite.audio import clips
+from dsn_lite.audio.checks import as_rate
+from dsn_lite.audio.resampling import resample
 from dsn_lite.errors import InputError
 
 RMS = 0.05  # of every noise, -26 dB relative to full scale
@@ -53,6 +55,7 @@ def synthesise(name: str, seconds: float, seed: int, sample_rate: int = 16000) -
     """
     if name not in _MAKERS:
         raise InputError(f"there is no noise {name!r}; take one of {', '.join(NAMES)}")
+    sample_rate = as_rate(sample_rate)
     if sample_rate < 8000:
         raise InputError(f"noises need 8000 Hz or more, not {sample_rate}; resample afterwards")
     if seed < 0:
@@ -210,7 +213,7 @@ def _babble(rng: np.random.Generator, n: int, rate: int) -> np.ndarray:
     tail = rng.standard_normal(t.size) * 10 ** (-3 * t / 0.4)
     tail = np.convolve(tail, [0.25, 0.5, 0.25], mode="same")
     echo = _convolve(far, tail / np.sqrt(np.sum(tail**2)))
-    return files.resample(direct + 0.5 * echo, _CLIP_RATE, rate)[:n].astype(np.float64)
+    return resample(direct + 0.5 * echo, _CLIP_RATE, rate)[:n].astype(np.float64)
 
 
 _MAKERS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dsn_lite.commands._files import Outputs
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
@@ -61,13 +63,14 @@ def run(args: argparse.Namespace) -> int:
     from dsn_lite.engine import bench
     from dsn_lite.evaluation.provenance import provenance
     from dsn_lite.model import Network
-    from dsn_lite.network.weights import refuse_card
     from dsn_lite.plots import bench_figure, check_name, save
 
     if args.picture:
         check_name(args.picture)
-    if args.json:
-        refuse_card(args.json)
+    outputs = Outputs(args.recordings, args.model)
+    for option, path in (("--json", args.json), ("--picture", args.picture)):
+        if path:
+            outputs.claim(path, option)
     name = args.model or zoo.DEFAULT
     network = Network(Config.preset(name)).eval() if name in PRESETS else zoo.load(name, kinds=("enhancer",))
     if name in PRESETS:

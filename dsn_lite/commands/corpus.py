@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from dsn_lite.audio.files import FOREIGN, SUFFIXES
 from dsn_lite.commands._numbers import whole
 from dsn_lite.data.cache import say
 from dsn_lite.data.layouts import lacking, scan, shared_speakers
 from dsn_lite.data.manifest import KINDS, SPLITS, Entry, write_manifest
+from dsn_lite.errors import InputError
 
 
 def add_parser(subparsers) -> None:
@@ -33,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
         complaints.append(line)
         say(line)
 
+    if Path(args.output).suffix.lower() in SUFFIXES | FOREIGN:
+        raise InputError(f"{args.output}: is the name of a sound; name a .csv file for the manifest")
     entries = scan(args.folders, seed=args.seed, report=report)
     write_manifest(entries, args.output)
     print(summary(entries))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from dsn_lite.audio.files import SUFFIXES, replacing
+from dsn_lite.audio.files import FOREIGN, SUFFIXES, format_of, replacing
+from dsn_lite.commands._files import Outputs, complain, find, picture_names
+from dsn_lite.commands._numbers import number
 from dsn_lite.errors import InputError
 
 _EPILOG = """\
@@ -20,10 +20,12 @@ examples:
   dsn-lite enhance noisy.wav -o out/
   dsn-lite enhance recordings/ more.flac -o out/ --report out/report.json
   dsn-lite enhance noisy.wav -o clean.wav --budget 0.3 --gates gates.png
+  ffmpeg -i talk.m4a -f wav - | dsn-lite enhance /dev/stdin -o talk.wav
 
-Files keep their names, rate, length, channels and encoding; folders are searched to the bottom, and the names below
-them are kept. The network hears up to 8 kHz: of a recording with more, what lies above is not kept. A file that cannot
-be used costs one line and exit status 2; the others are still done.
+Files keep their names, rate, length, channels and encoding; folders are searched to the bottom, through links but without
+what is hidden, and the names below them are kept. The network hears up to 8 kHz: of a recording with more, what lies above
+is not kept. A file that cannot be used costs one line and exit status 2; the others are still done. Of one that is cut off
+or damaged, what is there is enhanced, and a line says so.
 """
 
 
@@ -53,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--budget",
-        type=read_budget,
+        type=number(0, 1),
         metavar="B",
         help="wanted share of the switchable computation, 0 to 1 (default: as trained)",
     )
@@ -70,21 +72,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def read_budget(text: str) -> float:
-    """A number from 0 to 1 of the command line."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
+def check_asked(network, args: argparse.Namespace) -> None:
+    """Refuse what cannot be done with a network without gates."""
+    from dsn_lite.engine.stream import check_budget
+
+    check_budget(network, args.budget)
+    if args.policy != "learned" and not len(network.gate_names):
+        raise InputError(f"{network.name}: has no gates to hold {args.policy}; leave --policy out")
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
-    jobs, failed = plan(args.inputs, args.output, args.gates)
-    protect_inputs(args.report, [job.source for job in jobs])
+    jobs, failed = plan(args)
     if args.gates:
         from dsn_lite.plots import maps as figures
 
@@ -96,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     # A second thread gains little on layers this small, and on a busy machine it costs a lot.
     torch.set_num_threads(1)
     network = zoo.load(args.model or zoo.DEFAULT, kinds=("enhancer", "slim-demucs"))
+    check_asked(network, args)
     done: list = []
     try:
         for error in failed:
@@ -129,126 +129,49 @@ def _enhance_all(jobs: list[Job], network, args: argparse.Namespace, done: list,
             done.append(report)
             bar.clear()
             print(_summary(report), flush=True)
-            if report.picture_error:
-                failed.append(report.picture_error)
-                complain(report.picture_error)
+            for error in report.faults:
+                failed.append(error)
+                complain(error)
         bar.next_file()
     return 2 if failed else 0
 
 
 # ---------------------------------------------------------------------------------------------- what goes where
-def plan(inputs: Iterable[str], output: str, picture: str | None = None) -> tuple[list[Job], list[InputError]]:
-    """Find the files and decide where each result goes.
+def plan(args: argparse.Namespace) -> tuple[list[Job], list[InputError]]:
+    """Find the files and decide where each result goes: jobs, and an error for each input that cannot be done.
 
     Parameters
     ----------
-    inputs : files and folders, one or more
-    output : folder, or file name for one file
-    picture : name of the gate map; with several files each gets its own, `gates.png` -> `gates-NAME.png`
-
-    Returns
-    -------
-    jobs, and an error for each input that cannot be done
-
-    Raises
-    ------
-    InputError
-        `output` cannot be what it would have to be, or `picture` is an input.
+    args : with `inputs`, files and folders; `output`, a folder, or a file name for one file; `gates`, the name of the
+        picture (with several files each gets its own, `gates.png` -> `gates-NAME.png`); `report` and `model`
     """
-    given, out = [Path(text) for text in inputs], Path(output)
-    is_file_name = out.suffix.lower() in SUFFIXES and not out.is_dir()
-    if is_file_name and (len(given) > 1 or given[0].is_dir()):
+    out = Path(args.output)
+    is_file_name = not out.is_dir() and out.suffix.lower() in SUFFIXES | FOREIGN
+    if is_file_name and (len(args.inputs) > 1 or Path(args.inputs[0]).is_dir()):
         raise InputError(f"{out}: is a file name, but there are several files; name a folder")
+    if is_file_name and out.suffix.lower() != Path(args.inputs[0]).suffix.lower():
+        format_of(out)
     if not is_file_name and out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder for the results")
 
-    names, failed = find(given, out)
+    names, failed = find(args.inputs, out)
+    outputs = Outputs(names, args.model)
     pairs: list[tuple[Path, Path]] = []
-    takers: dict[str, Path] = {}
     for source, name in names.items():
-        target = out if is_file_name else out / name
-        taker = takers.setdefault(os.path.realpath(target), source)
         try:
-            if taker != source:
-                raise InputError(f"{source}: {target} is the result of {taker} already; rename one or run twice")
-            protect_inputs(target, names)
+            pairs.append((source, outputs.claim(out if is_file_name else out / name, source)))
         except InputError as error:
             failed.append(error)
-        else:
-            pairs.append((source, target))
-    pictures = picture_names(picture, [names[source] for source, _ in pairs])
-    for path in pictures:
-        protect_inputs(path, names)
+    if args.report:
+        outputs.claim(args.report, "--report")
+    pictures = picture_names(args.gates, [names[source] for source, _ in pairs])
+    for (source, _), path in zip(pairs, pictures, strict=True):
+        if path:
+            outputs.claim(path, f"--gates of {source}")
     return [Job(*pair, path) for pair, path in zip(pairs, pictures, strict=True)], failed
 
 
-def find(given: list[Path], out: Path) -> tuple[dict[Path, Path], list[InputError]]:
-    """Each sound file with its name below the output folder, and the folders without any."""
-    names: dict[Path, Path] = {}
-    failed = []
-    for path in given:
-        if not path.is_dir():
-            names.setdefault(path, Path(path.name))
-            continue
-        found = _sound_files(path, out)
-        if not found:
-            failed.append(InputError(f"{path}: no sound files in this folder; name files, or another folder"))
-        for file in found:
-            names.setdefault(file, file.relative_to(path))
-    return names, failed
-
-
-def _sound_files(folder: Path, out: Path) -> list[Path]:
-    """Sound files below `folder`, hidden ones left out, and those below `out`: results of an earlier run."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        here = Path(where)
-        folders[:] = sorted(name for name in folders if name[0] != "." and not _is_same(here / name, out))
-        found += [here / name for name in sorted(names) if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
-    return found
-
-
-def protect_inputs(output: str | Path | None, sources: Iterable[Path]) -> None:
-    """Refuse to write over one of the inputs, whatever it is called there."""
-    if output is None or not os.path.lexists(output):
-        return
-    for source in sources:
-        if _is_same(Path(output), source):
-            raise InputError(f"{source}: would be overwritten by {output}; choose another output")
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
-
-
-def picture_names(picture: str | None, names: list[Path]) -> list[Path | None]:
-    """One name of a picture for each file.
-
-    Examples
-    --------
-    >>> [str(name) for name in picture_names("gates.png", [Path("a.wav"), Path("b/c.wav"), Path("a.flac")])]
-    ['gates-a-wav.png', 'gates-b-c.png', 'gates-a-flac.png']
-    """
-    if picture is None:
-        return [None] * len(names)
-    whole = Path(picture)
-    if len(names) == 1:
-        return [whole]
-    stems = ["-".join(name.with_suffix("").parts) for name in names]
-    stems = [
-        stem if stems.count(stem) == 1 else f"{stem}-{name.suffix[1:]}" for stem, name in zip(stems, names, strict=True)
-    ]
-    return [whole.with_name(f"{whole.stem}-{stem}{whole.suffix}") for stem in stems]
-
-
 # --------------------------------------------------------------------------------------------- what the user sees
-def complain(error: InputError) -> None:
-    """Print the line of an error."""
-    from dsn_lite.errors import one_line
-
-    print(f"dsn-lite: {one_line(error)}", file=sys.stderr, flush=True)
-
-
 def _summary(report) -> str:
     speed = f"{1 / report.real_time_factor:.0f} times real time"
     cost = f"activation {report.activation:.0%}, {report.mmacs_per_second:.1f} MMAC/s"

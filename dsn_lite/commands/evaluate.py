@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from dsn_lite.errors import InputError
+from dsn_lite.commands._files import Outputs
 
 _POLICIES = ("learned", "open", "closed", "random", "frozen", "snr", "energy")
 
@@ -57,15 +57,14 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; 0, or 2 if a file could not be scored (the others were)."""
     from dsn_lite import evaluation
     from dsn_lite.audio.files import replacing
-    from dsn_lite.network.weights import refuse_card
     from dsn_lite.zoo import load
 
-    if args.json and args.json.is_dir():
-        raise InputError(f"{args.json}: is a folder; give the name of a file")
     if args.json:
-        refuse_card(args.json)
+        pairs = Path(args.pairs)
+        inputs = [pairs / "pairs.csv", *(path for kind in ("clean", "noisy") for path in (pairs / kind).rglob("*"))]
+        Outputs(inputs, args.model).claim(args.json, "--json")
     results = evaluation.evaluate(
-        evaluation.Identity() if args.model == "noisy" else load(args.model),
+        evaluation.Identity() if args.model == "noisy" else load(args.model, kinds=("enhancer", "slim-demucs")),
         args.pairs,
         policy=args.policy,
         budget=args.budget,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dsn_lite.commands._files import Outputs
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
@@ -32,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from dsn_lite.errors import InputError
     from dsn_lite.model import Network
 
+    Outputs([], args.model).claim(args.output, "--output")
     try:
         from dsn_lite import export
 

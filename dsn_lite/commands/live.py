@@ -6,6 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from dsn_lite.audio.files import format_of
+from dsn_lite.commands._files import Outputs, complain
+from dsn_lite.commands._numbers import number
+from dsn_lite.commands.enhance import check_asked
 from dsn_lite.errors import InputError
 
 
@@ -22,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--model", metavar="NAME", help="see dsn-lite models, or a .safetensors file (default: mgt-dsn)"
     )
-    parser.add_argument("--budget", type=_budget, metavar="B", help="wanted share of the switchable computation, 0 to 1")
+    parser.add_argument("--budget", type=number(0, 1), metavar="B", help="wanted share of the switchable cost, 0 to 1")
     parser.add_argument("--policy", choices=("learned", "open", "closed"), default="learned", help="who decides")
     parser.add_argument("--engine", choices=("auto", "kernel", "onnx", "torch"), default="auto", help="what computes")
     parser.add_argument("--microphone", type=_device, metavar="DEV", help="number or part of the name, see --devices")
@@ -33,13 +37,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def _budget(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
-    return value
-
-
 def _device(text: str) -> int | str:
     return int(text) if text.isdigit() else text
 
@@ -48,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
     if (args.file is None) != (args.out is None):
         raise InputError("--file and --out belong together; give both, or neither for the sound card")
+    if args.file:
+        format_of(Outputs([args.file], args.model).claim(args.out, "--out"))
     from dsn_lite.engine import live
 
     if args.devices:
@@ -62,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     network = zoo.load(args.model or zoo.DEFAULT, kinds=("enhancer",))
+    check_asked(network, args)
     stream = Stream(network, budget=args.budget, policy=args.policy, engine=args.engine)
     live.warm_up(stream)
     meter = live.Meter(network)
@@ -79,4 +79,7 @@ def run(args: argparse.Namespace) -> int:
             print(file=sys.stderr)
     late = getattr(device, "dropouts", 0)
     print(meter.summary() + (f", {late} blocks came too late" if late else ""))
-    return 0
+    damage = getattr(device, "damage", None)
+    if damage:
+        complain(damage)
+    return 2 if damage else 0

@@ -8,8 +8,9 @@ import time
 import traceback
 from pathlib import Path
 
-from dsn_lite.audio.files import SUFFIXES, replacing
-from dsn_lite.commands.enhance import complain, find, protect_inputs, read_budget
+from dsn_lite.audio.files import FOREIGN, SUFFIXES, replacing
+from dsn_lite.commands._files import Outputs, complain, find
+from dsn_lite.commands._numbers import number
 from dsn_lite.errors import InputError
 
 _EPILOG = """\
@@ -39,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="see dsn-lite models, or a .safetensors file (default: separator)",
     )  # fmt: skip
     parser.add_argument(
-        "--budget", type=read_budget, metavar="B",
+        "--budget", type=number(0, 1), metavar="B",
         help="wanted share of the computation above the narrowest width, 0 to 1 (default: as trained)",
     )  # fmt: skip
     parser.add_argument(
@@ -63,12 +64,21 @@ def _policy(text: str) -> str | float:
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
     folder = Path(args.output)
-    if folder.suffix.lower() in SUFFIXES and not folder.is_dir():
+    if folder.suffix.lower() in SUFFIXES | FOREIGN and not folder.is_dir():
         raise InputError(f"{folder}: is a file name, but there are two results; name a folder")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder for the results")
-    names, failed = find([Path(text) for text in args.inputs], folder)
-    protect_inputs(args.report, names)
+    names, failed = find(args.inputs, folder)
+    outputs = Outputs(names, args.model)
+    jobs: dict[Path, list[Path]] = {}
+    for source, name in names.items():
+        results = [folder / name.with_name(f"{name.stem}-{number}.wav") for number in (1, 2)]
+        try:
+            jobs[source] = [outputs.claim(result, source) for result in results]
+        except InputError as error:
+            failed.append(error)
+    if args.report:
+        outputs.claim(args.report, "--report")
     import torch
 
     from dsn_lite import zoo
@@ -79,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         complain(error)
     done: list[dict] = []
     try:
-        _separate_all(names, folder, network, args, done, failed)
+        _separate_all(jobs, network, args, done, failed)
     finally:  # after an interruption too
         if args.report:
             _write_report(args, network.name, done, failed)
@@ -87,18 +97,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _separate_all(
-    names: dict[Path, Path], folder: Path, network, args: argparse.Namespace, done: list[dict], failed: list[InputError]
+    jobs: dict[Path, list[Path]], network, args: argparse.Namespace, done: list[dict], failed: list[InputError]
 ) -> None:
-    takers: dict[Path, Path] = {}
-    for source, name in names.items():
-        outputs = [folder / name.with_name(f"{name.stem}-{number}.wav") for number in (1, 2)]
+    for source, outputs in jobs.items():
         try:
-            taker = takers.setdefault(outputs[0], source)
-            if taker != source:
-                raise InputError(f"{source}: {outputs[0]} is the result of {taker} already; rename one or run twice")
-            for output in outputs:
-                protect_inputs(output, names)
-            row = separate_file(network, source, outputs, budget=args.budget, policy=args.policy)
+            row, damage = separate_file(network, source, outputs, budget=args.budget, policy=args.policy)
         except InputError as error:
             failed.append(error)
             complain(error)
@@ -109,38 +112,38 @@ def _separate_all(
         else:
             done.append(row)
             print(_summary(row), flush=True)
+            if damage:
+                failed.append(damage)
+                complain(damage)
 
 
 def separate_file(
     network, path: Path, outputs: list[Path], *, budget: float | None = None, policy: str | float = "learned"
-) -> dict:
-    """Separate one file into two, each at its rate and of its length; returns its row of the report.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read, or a result cannot be written.
-    """
+) -> tuple[dict, InputError | None]:
+    """Separate one file into two, each at its rate and of its length: its row of the report, and what is wrong with it."""
     from dsn_lite import audio
 
     started = time.perf_counter()
-    sound = audio.read(path)
-    result = network.separate(sound.wave, sound.sample_rate, budget=budget, policy=policy)
-    for output, wave in zip(outputs, result.waves, strict=True):
-        audio.write(output, wave, sound.sample_rate, sound.subtype if sound.subtype.startswith(("PCM", "FLOAT")) else None)
+    with audio.Reader(path) as reader:
+        wave = reader.read()
+    result = network.separate(wave, reader.sample_rate, budget=budget, policy=policy)
+    for output, talker in zip(outputs, result.waves, strict=True):
+        audio.write(output, talker, reader.sample_rate, audio.kept_subtype(reader.subtype))
+    seconds = wave.shape[1] / reader.sample_rate
     used = {f"{width:g}": round(float((result.widths == width).mean()), 4) for width in network.config.widths}
-    return {
+    row = {
         "file": str(path),
         "outputs": [str(output) for output in outputs],
-        "seconds": round(sound.seconds, 6),
-        "sample_rate": sound.sample_rate,
-        "channels": len(sound.wave),
+        "seconds": round(seconds, 6),
+        "sample_rate": reader.sample_rate,
+        "channels": len(wave),
         "utilisation": round(result.utilisation, 4),
         "activation": round(result.activation, 4),
         "mmacs_per_second": round(result.mmacs_per_second, 4),
         "widths": used,
-        "real_time_factor": round((time.perf_counter() - started) / sound.seconds, 4),
+        "real_time_factor": round((time.perf_counter() - started) / seconds, 4),
     }
+    return row, reader.damage
 
 
 def _summary(row: dict) -> str:

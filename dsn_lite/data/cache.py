@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +34,6 @@ from dsn_lite.errors import InputError
 SAMPLE_RATE = 16000
 FRAME = 320  # samples, 20 ms: the grain of the stored envelope
 SILENT = 1e-4  # a file whose peak stays below this holds nothing to learn from
-_MP3 = threading.Lock()  # reading an mp3 redirects the process's standard error for a moment: one at a time
 BLOCK = 64  # files between two states of the index: a large corpus does not pile up in memory
 LAYOUT = "audio2"  # raise when what a cache holds, or how it is decoded, changes
 _NOTHING = {"length": 0, "scale": 0.0, "begin": 0, "end": 0, "level": 0.0, "offset": 0, "frame": 0}
@@ -92,8 +90,7 @@ def lock(path: Path) -> Iterator[None]:
 
 def decode(path: Path) -> np.ndarray:
     """Read a file as 16 kHz mono (mean of the channels), float32 [samples]; InputError names the cure."""
-    with _MP3 if path.suffix.lower() == ".mp3" else contextlib.nullcontext():
-        sound = audio.read(path)
+    sound = audio.read(path, strict=True)
     wave = audio.resample(audio.to_mono(sound.wave), sound.sample_rate, SAMPLE_RATE)
     if wave.size < FRAME or np.abs(wave).max() < SILENT:
         raise InputError(f"{path}: empty or silent; remove it")

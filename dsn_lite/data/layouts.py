@@ -71,8 +71,7 @@ def scan(
                 continue
             entry, group = recognised
             try:
-                with audio.Reader(file) as reader:
-                    seconds = round(reader.samples / reader.sample_rate, 3)
+                seconds = _seconds(file)
             except InputError as error:
                 report(f"left out: {error}")
                 unreadable.add(file)
@@ -89,6 +88,15 @@ def scan(
                 "or give the folder of LibriSpeech, VoiceBank-DEMAND, DNS-Challenge or ESC-50"
             )
     return _split(list(found.values()), seed)
+
+
+def _seconds(file: Path) -> float:
+    """How long a file is; InputError where it is not whole."""
+    with audio.Reader(file) as reader:
+        samples = reader.samples or reader.read().shape[1]
+        if reader.damage:
+            raise reader.damage
+    return round(samples / reader.sample_rate, 3)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from dsn_lite.audio.files import active_level
+from dsn_lite.audio.levels import active_level
 from dsn_lite.data.cache import SAMPLE_RATE
 from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.pieces import Piece
@@ -24,7 +24,7 @@ FADE = 80  # samples, 5 ms: at both ends of each piece
 
 
 def active_rms(wave: np.ndarray) -> float:
-    """RMS over the active frames of a wave [samples]: :func:`dsn_lite.audio.files.active_level` as a factor.
+    """RMS over the active frames of a wave [samples]: :func:`dsn_lite.audio.levels.active_level` as a factor.
 
     >>> tone = np.sin(np.arange(16000) * 0.3).astype(np.float32)
     >>> round(active_rms(np.concatenate([tone, np.zeros(16000, np.float32)])), 2)

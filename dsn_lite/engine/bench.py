@@ -53,7 +53,7 @@ def excerpts(recordings: Sequence[str | Path], seconds: float) -> np.ndarray:
     """An equal stretch from the middle of each recording, one after the other, float32 [samples] at 16 kHz."""
     share, parts = round(seconds * SAMPLE_RATE / len(recordings)), []
     for path in recordings:
-        sound = audio.read(path)
+        sound = audio.read(path, strict=True)
         wave = audio.resample(audio.to_mono(sound.wave), sound.sample_rate, SAMPLE_RATE)
         first = max(0, (len(wave) - share) // 2)
         parts.append(wave[first : first + share])

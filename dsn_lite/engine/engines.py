@@ -61,10 +61,12 @@ class TorchEngine:
         import torch
 
         with torch.inference_mode():
-            given = None if gates is None else torch.from_numpy(gates).float()[None]
-            output = self.network(torch.from_numpy(spectrum)[None], given, self.state, shift=self.shift)
+            dtype = next(self.network.parameters()).dtype  # float64 where that was PyTorch's default
+            given = None if gates is None else torch.from_numpy(gates)[None].to(dtype)
+            heard = torch.from_numpy(spectrum)[None].to(dtype.to_complex())
+            output = self.network(heard, given, self.state, shift=self.shift)
         self.state = output.state
-        return output.spectrum[0].numpy(), output.gates[0].numpy().astype(np.uint8)
+        return output.spectrum[0].numpy().astype(np.complex64), output.gates[0].numpy().astype(np.uint8)
 
 
 class Transforms:

@@ -7,7 +7,7 @@ encode. Every step carries its state, so where a block ends leaves no trace.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -43,13 +43,13 @@ class Report:
     real_time_factor: float
     """Seconds of work / seconds of sound, all channels, reading and writing included."""
     notes: list[str] = field(default_factory=list)
-    picture_error: InputError | None = None
-    """Why the sound is there but not the picture."""
+    faults: list[InputError] = field(default_factory=list)
+    """What is wrong although the sound is there: the input was cut off, or there is no picture."""
 
     def to_json(self) -> dict:
         """Plain values; figures rounded to what they mean."""
         row = asdict(self)
-        del row["picture_error"]
+        del row["faults"]
         for name in ("activation", "mmacs_per_second", "real_time_factor"):
             row[name] = round(row[name], 4)
         return row | {"gates": {name: round(rate, 4) for name, rate in self.gates.items()}}
@@ -83,7 +83,8 @@ def enhance_file(
     Raises
     ------
     InputError
-        The file cannot be read, or the sound that comes out cannot be written.
+        The file holds no sound, or what comes out cannot be written. Where the input is cut off or damaged, what is there
+        is enhanced, and the report says so.
     """
     path, out_path = Path(path), Path(out_path)
     started = time.perf_counter()
@@ -92,31 +93,38 @@ def enhance_file(
         is_same = path.suffix.lower() == out_path.suffix.lower()
         with audio.writing(
             out_path, sample_rate=reader.sample_rate, channels=reader.channels,
-            subtype=reader.subtype if is_same or reader.subtype.startswith(("PCM", "FLOAT", "DOUBLE")) else None,
+            subtype=reader.subtype if is_same else audio.kept_subtype(reader.subtype),
             format=reader.format if is_same else None,
         ) as writer:  # fmt: skip
-            read = 0
-            for block in reader.blocks(_block_size(reader)):
-                read += block.shape[1]
-                is_last = read == reader.samples
+            for block, is_last in _and_last(reader.blocks(_block_size(reader))):
                 enhanced = chain.feed(block, last=is_last)
                 if is_last:  # the two changes of the rate round
                     enhanced = audio.fit(enhanced, reader.samples - writer.samples)
                 writer.write(enhanced)
                 if progress:
-                    progress(read / reader.samples)
+                    progress(reader.share)
     seconds = reader.samples / reader.sample_rate
     report = Report(
         file=str(path), output=str(out_path), seconds=round(seconds, 6), sample_rate=reader.sample_rate,
         channels=reader.channels, format=writer.format, subtype=writer.subtype, **chain.cost(),
         real_time_factor=(time.perf_counter() - started) / seconds, notes=chain.notes(reader, writer),
+        faults=[reader.damage] if reader.damage else [],
     )  # fmt: skip
     if gates_picture is not None:
         try:
             chain.draw(gates_picture, f"{path.name}, {network.name}")
         except InputError as error:
-            report.picture_error = error
+            report.faults.append(error)
     return report
+
+
+def _and_last(blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
+    """Each block, and whether it is the last: what follows is known only when it comes."""
+    block = next(blocks)
+    for after in blocks:
+        yield block, False
+        block = after
+    yield block, True
 
 
 def _block_size(reader: audio.Reader) -> int:
@@ -137,8 +145,7 @@ class _Chain:
         self._streams = [Stream(network, budget=budget, policy=policy) for _ in range(channels)]
         self._gates: list[list[np.ndarray]] = [[] for _ in range(channels)]
         self._pictures = [figures.Spectrogram(), figures.Spectrogram()] if is_drawn else []
-        self._samples = audio.resampled_length(reader.samples, reader.sample_rate, SAMPLE_RATE)
-        self._fed = 0
+        self._reader, self._fed = reader, 0
         self._peak, self._flat = 0.0, 0
 
     def feed(self, block: np.ndarray, *, last: bool) -> np.ndarray:
@@ -146,7 +153,8 @@ class _Chain:
         self._inspect(block)
         narrow = self._down.feed(block, last=last)
         if last:
-            narrow = audio.fit(narrow, self._samples - self._fed)
+            samples = audio.resampled_length(self._reader.samples, self._reader.sample_rate, SAMPLE_RATE)
+            narrow = audio.fit(narrow, samples - self._fed)
         self._fed += narrow.shape[1]
         rows = []
         for stream, gates, row in zip(self._streams, self._gates, narrow, strict=True):
@@ -185,7 +193,7 @@ class _Chain:
 
     def notes(self, reader: audio.Reader, writer: audio.Writer) -> list[str]:
         """Remarks a user should read: what was odd about the input, and what could not be kept."""
-        notes = []
+        notes = [*reader.notes]
         if self._peak == 0:
             notes.append("silent")
         if reader.samples * SAMPLE_RATE < WINDOW * reader.sample_rate:

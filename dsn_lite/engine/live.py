@@ -38,8 +38,10 @@ class Files:
     """
 
     def __init__(self, source: str | Path, target: str | Path):
-        read = audio.read(source)
-        self._wave = audio.resample(audio.to_mono(read.wave), read.sample_rate, SAMPLE_RATE).astype(np.float32)
+        with audio.Reader(source) as reader:
+            self._wave = audio.resample(audio.to_mono(reader.read()), reader.sample_rate, SAMPLE_RATE)
+        self.damage = reader.damage
+        """That the source was cut off or damaged."""
         self._target, self._written, self._at = target, [], 0
 
     def read(self) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dsn_lite.audio.checks import as_mono, as_output
 from dsn_lite.audio.spectral import HOP
 from dsn_lite.engine.engines import Engine, Transforms, make_engine
 from dsn_lite.errors import InputError
@@ -25,23 +26,25 @@ _NO_SAMPLES = np.zeros(0, np.float32)
 def checked_chunk(chunk: np.ndarray) -> np.ndarray:
     """The samples [n] that a stream is fed, float32.
 
-    Raises
-    ------
-    InputError
-        When they are not one channel, or hold NaN or infinite samples.
-
     Examples
     --------
-    >>> checked_chunk([0, 1]).dtype
-    dtype('float32')
+    >>> checked_chunk(np.array([0, -32768], np.int16))
+    array([ 0., -1.], dtype=float32)
     """
-    chunk = np.asarray(chunk, dtype=np.float32)
-    if chunk.ndim != 1:
-        raise InputError(f"a chunk of shape {chunk.shape}; a stream takes one channel [samples], make one for each")
+    is_usual = type(chunk) is np.ndarray and chunk.dtype == np.float32 and chunk.ndim == 1
     # The sum of squares is the cheaper test, and says no more often than it should.
-    if not math.isfinite(chunk.dot(chunk)) and not np.isfinite(chunk).all():
-        raise InputError("the chunk holds NaN or infinite samples; leave them out or replace them by zero")
-    return chunk
+    return chunk if is_usual and math.isfinite(chunk.dot(chunk)) else as_mono(chunk)
+
+
+def checked_result(wave: np.ndarray, network) -> np.ndarray:
+    """What a network made of a chunk [n], which must be sound."""
+    return wave if math.isfinite(wave.dot(wave)) else as_output(wave, network.name)
+
+
+def check_budget(network, budget: float | None) -> None:
+    """Refuse a budget for a network that has nothing to spend it on."""
+    if budget is not None and not len(network.gate_names):
+        raise InputError(f"{network.name}: has no gates, so that it always costs the same; leave the budget out")
 
 
 class Runner(Protocol):
@@ -143,6 +146,7 @@ class Stream:
         policy: str | float | np.ndarray = "learned",
         engine: str | Engine = "auto",
     ):
+        check_budget(model, budget)
         self.model, self.policy = model, policy
         self.gate_count = len(model.gate_names)
         self.runner: Runner
@@ -164,12 +168,9 @@ class Stream:
         self._input = _NO_SAMPLES  # less than a hop, waiting for the rest of it
 
     def feed(self, chunk: np.ndarray) -> np.ndarray:
-        """Take float samples [n] at 16 kHz, n of any size; return the samples that are now finished, float32 [m].
+        """Take samples [n] at 16 kHz, floats or int16, n of any size; return those that are now finished, float32 [m].
 
-        Raises
-        ------
-        InputError
-            When the chunk is not one channel, or holds NaN or infinite samples; the stream is then unchanged.
+        A chunk that is refused leaves the stream as it was.
         """
         chunk = checked_chunk(chunk)
         self.samples_in += len(chunk)
@@ -203,4 +204,4 @@ class Stream:
             self.gates = np.concatenate([self._no_gates, *(gates for _, gates in done)])
         self.samples_out += len(result)
         self.frames += len(self.gates)
-        return result
+        return checked_result(result, self.model)

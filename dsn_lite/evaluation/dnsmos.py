@@ -21,7 +21,7 @@ from importlib import import_module, resources
 
 import numpy as np
 
-from dsn_lite.audio.files import active_level
+from dsn_lite.audio.levels import active_level
 from dsn_lite.errors import InputError
 
 SAMPLE_RATE = 16000

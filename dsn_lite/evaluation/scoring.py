@@ -525,7 +525,7 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """Clean and noisy [samples] at 16 kHz, mean of the channels."""
     waves = []
     for path in (pair.clean, pair.noisy):
-        sound = audio.read(path)
+        sound = audio.read(path, strict=True)
         waves.append(audio.to_mono(audio.resample(sound.wave, sound.sample_rate, SAMPLE_RATE)))
     clean, noisy = waves
     if len(clean) != len(noisy):

@@ -68,8 +68,11 @@ def read(name: str | os.PathLike, *classes: Any) -> Any:
         network.load_state_dict(load_file(path))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise _not_ours(path, error) from None
+    broken = [name for name, values in network.state_dict().items() if not values.isfinite().all()]
+    if broken:
+        raise InputError(f"{path}: these weights hold NaN or infinity ({broken[0]}); train or download them again")
     network.name, network.card = card.get("name", path.stem), card
-    return network.eval()
+    return network.float().eval()  # as the file has them, whatever PyTorch's default type is
 
 
 def save(network: nn.Module, path: str | os.PathLike, card: dict | None = None) -> None:
@@ -84,12 +87,6 @@ def save(network: nn.Module, path: str | os.PathLike, card: dict | None = None) 
         temporary.write_bytes(serialise(tensors))
     with replacing(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n")
-
-
-def refuse_card(path: str | os.PathLike) -> None:
-    """Refuse to write results over the card of a network."""
-    if Path(path).suffix == ".json" and Path(path).with_suffix(".safetensors").exists():
-        raise InputError(f"{path}: is the card of a network; give the results another name")
 
 
 def _card(path: Path) -> dict:

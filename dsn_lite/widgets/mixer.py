@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import traitlets
 
-from dsn_lite.audio.files import mix_at_snr
+from dsn_lite.audio.levels import mix_at_snr
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, WINDOW, compress, frame_count, power, stft
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dsn_lite import audio
-from dsn_lite.audio.files import active_level, rms_dbfs
+from dsn_lite.audio.levels import active_level, rms_dbfs
 from dsn_lite.commands import corpus as command
 from dsn_lite.data import (
     Corpus,

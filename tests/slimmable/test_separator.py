@@ -239,7 +239,7 @@ def test_budget_follows_the_calibration(random_separator):
         (np.zeros(0, np.float32), {}, "no samples"),
         (np.full(100, np.nan, np.float32), {}, "NaN"),
         (np.zeros((2, 2, 2), np.float32), {}, "shape"),
-        (np.zeros(100, np.int16), {}, "type int16"),
+        (np.zeros(100, np.int64), {}, "type int64"),
         (np.zeros(100, np.float32), {"policy": "wide"}, "no policy"),
         (np.zeros(100, np.float32), {"policy": 0.3}, "choose one of"),
         (np.zeros(100, np.float32), {"policy": np.full(7, 0.5)}, "chunks"),

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from dsn_lite.audio import clips, noises
-from dsn_lite.audio.files import mix_at_snr
+from dsn_lite.audio.levels import mix_at_snr
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, stft
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError

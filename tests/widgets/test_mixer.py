@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from dsn_lite.audio import clips, noises
-from dsn_lite.audio.files import mix_at_snr
+from dsn_lite.audio.levels import mix_at_snr
 from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr

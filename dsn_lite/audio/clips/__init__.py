@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsn_lite.audio import files
+from dsn_lite.audio import reader
 from dsn_lite.errors import InputError
 
 _FOLDER = Path(__file__).parent
@@ -106,4 +106,4 @@ def load(name: str) -> np.ndarray:
     >>> load("umbrella").dtype
     dtype('float32')
     """
-    return files.read(info(name).path).wave[0]
+    return reader.read(info(name).path).wave[0]

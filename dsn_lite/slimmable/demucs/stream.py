@@ -83,20 +83,21 @@ class SegmentRunner:
         """Forget everything."""
         self._segments = 0
         self._state = self.model.initial_state(1)
-        self._level = torch.zeros(1, 2)
+        self._level = self.model.norm.gain.new_zeros(1, 2)  # of the type of the weights
         self._router = self.model.router.initial_state(1)
 
     @torch.inference_mode()
     def process(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`~dsn_lite.engine.stream.Runner`."""
-        levelled, level, self._level = level_out(torch.from_numpy(np.ascontiguousarray(samples))[None], self._level)
+        wave = torch.from_numpy(np.ascontiguousarray(samples))[None].to(self._level)
+        levelled, level, self._level = level_out(wave, self._level)
         segments = math.ceil(len(samples) / SEGMENT)
         chosen = self._choose(levelled, segments)
         noise, self._state = self.model.run_segments(levelled, chosen, self._state)
         self._segments += segments
         one_hot = torch.eye(len(self.model.widths))[torch.tensor(chosen)]
         gates = thermometer(one_hot).numpy().astype(np.uint8).repeat(SEGMENT_FRAMES, axis=0)[: len(samples) // HOP]
-        return ((levelled - noise) * level)[0].numpy(), gates
+        return ((levelled - noise) * level)[0].numpy().astype(np.float32), gates
 
     def _choose(self, levelled: Tensor, segments: int) -> list[int]:
         """Widths (indices) of the next segments."""
@@ -107,7 +108,7 @@ class SegmentRunner:
             if len(given) < segments:
                 raise InputError(f"gates for {len(self._given)} segments were given, the signal has more")
             return given
-        logits, self._router = self.model.router(levelled, torch.tensor([self.target]), self._router)
+        logits, self._router = self.model.router(levelled, torch.tensor([self.target]).to(levelled), self._router)
         return decide(logits)[0].argmax(-1).tolist()
 
 

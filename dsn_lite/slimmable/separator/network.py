@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsn_lite.audio.files import fit, resample
+from dsn_lite.audio.checks import as_output
+from dsn_lite.audio.resampling import fit, resample
 from dsn_lite.audio.spectral import BINS, FRAMES_PER_SECOND, SAMPLE_RATE, compress, frame_count, istft, power, stft
 from dsn_lite.enhancement import checked
 from dsn_lite.errors import InputError
@@ -244,14 +245,14 @@ class Separator(nn.Module):
         channels = checked(wave, sample_rate)
         low = resample(channels.mean(0), sample_rate, SAMPLE_RATE)
         count = self.chunks(len(low))
-        device = self.read.weight.device
         given, shift = self._asked(policy, count, budget)
         with torch.no_grad():
-            mixture = torch.from_numpy(low).to(device)
-            one_hot = None if given is None else functional.one_hot(given, len(self.config.widths)).float()[None].to(device)
+            mixture = torch.from_numpy(low).to(self.read.weight)
+            one_hot = None if given is None else functional.one_hot(given, len(self.config.widths))[None].to(mixture)
             output = self(mixture[None], [one_hot], shift=shift)
-            waves = (output.waves[0][0] * _levels(output.waves[0][0], mixture)[:, None]).cpu().numpy()
+            waves = (output.waves[0][0] * _levels(output.waves[0][0], mixture)[:, None]).float().cpu().numpy()
             picked = output.choices[0][0].argmax(-1).cpu()
+        as_output(waves, self.name)
         back = np.stack([fit(resample(talker, SAMPLE_RATE, sample_rate), channels.shape[1]) for talker in waves])
         frames = picked.repeat_interleave(self.config.chunk)[: frame_count(len(low))]
         counted = self.count()

@@ -1,0 +1,151 @@
+"""What a command reads and what it writes: which files, under which names, and nothing of the user's replaced."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from dsn_lite.audio.files import FOREIGN, SUFFIXES
+from dsn_lite.errors import InputError, one_line
+
+
+def find(given: Iterable[str | Path], out: Path) -> tuple[dict[Path, Path], list[InputError]]:
+    """Each sound file with the name of its result below the output folder, and what cannot be done, a line each."""
+    names: dict[Path, Path] = {}
+    failed: list[InputError] = []
+    for path in map(Path, given):
+        if not path.is_dir():
+            names.setdefault(path, _result_name(path))
+            continue
+        found, foreign = _sound_files(path, out, failed)
+        failed += [
+            InputError(f"{file}: {file.suffix[1:]} cannot be read; convert it to WAV or FLAC, for example with ffmpeg")
+            for file in foreign
+        ]
+        if not found and not foreign:
+            failed.append(InputError(f"{path}: no sound files in this folder; name files, or another folder"))
+        for file in found:
+            names.setdefault(file, file.relative_to(path))
+    return names, failed
+
+
+def _result_name(path: Path) -> Path:
+    """That of the file; a pipe, which has no suffix, gives a WAV."""
+    try:
+        is_pipe = path.parts[:2] == ("/", "dev") or not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        is_pipe = False
+    return Path(f"{path.name}.wav" if is_pipe and not path.suffix else path.name)
+
+
+def _sound_files(folder: Path, out: Path, failed: list[InputError]) -> tuple[list[Path], list[Path]]:
+    """Sound files below `folder`, those that can be read and those that cannot.
+
+    Links are followed, but not in circles; left out are hidden files and what lies below `out`: results of an earlier run.
+    """
+
+    def say(error: OSError) -> None:
+        reason = error.strerror or error
+        failed.append(InputError(f"{error.filename}: this folder cannot be read ({reason}); change its permissions"))
+
+    found, foreign = [], []
+    above = {str(folder): (os.path.realpath(folder),)}
+    for where, folders, names in os.walk(folder, onerror=say, followlinks=True):
+        here, kept = Path(where), []
+        for name in sorted(folders):
+            real = os.path.realpath(here / name)
+            if name[0] != "." and real not in above[where] and not _is_same(here / name, out):
+                above[os.path.join(where, name)] = (*above[where], real)
+                kept.append(name)
+        folders[:] = kept
+        for name in sorted(names):
+            if name[0] != ".":
+                suffix = Path(name).suffix.lower()
+                found += [here / name] if suffix in SUFFIXES else []
+                foreign += [here / name] if suffix in FOREIGN else []
+    return found, foreign
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+class Outputs:
+    """The names that a command writes to. None is a file that it reads, none is given twice.
+
+    Parameters
+    ----------
+    inputs : what the command reads, whatever it is called there
+    model : the network, where it is one of the user's own: its weights and its card are inputs too
+
+    Examples
+    --------
+    >>> outputs = Outputs(["a.wav"])
+    >>> outputs.claim("out/a.wav", "a.wav")
+    PosixPath('out/a.wav')
+    """
+
+    def __init__(self, inputs: Iterable[str | Path], model: str | None = None):
+        weights = [Path(model), Path(model).with_suffix(".json")] if model and model.endswith(".safetensors") else []
+        self._inputs: dict[tuple[int, int], Path] = {}
+        self._takers: dict[str, str] = {}
+        for path in (*inputs, *weights):
+            if identity := _identity(path):
+                self._inputs[identity] = Path(path)
+
+    def claim(self, output: str | Path, taker: str | Path) -> Path:
+        """The name, for what comes of `taker` (a file, or the option it is asked for with)."""
+        output = Path(output)
+        identity = _identity(output)
+        if identity in self._inputs:
+            raise InputError(f"{self._inputs[identity]}: would be overwritten by {output}; choose another output")
+        if output.is_dir():
+            raise InputError(f"{output}: is a folder; give the name of a file")
+        if output.suffix == ".json" and output.with_suffix(".safetensors").exists():
+            raise InputError(f"{output}: is the card of a network; give the results another name")
+        first = self._takers.setdefault(os.path.normcase(os.path.realpath(output)), str(taker))
+        if first != str(taker):
+            raise InputError(f"{taker}: {output} is the result of {first} already; rename one or run twice")
+        return output
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def picture_names(picture: str | None, names: list[Path]) -> list[Path | None]:
+    """One name of a picture for each file.
+
+    Examples
+    --------
+    >>> [str(name) for name in picture_names("g.png", [Path("a.wav"), Path("b/c.wav"), Path("a.flac"), Path("b-c.wav")])]
+    ['g-a-wav.png', 'g-b-c.png', 'g-a-flac.png', 'g-b-c-2.png']
+    """
+    if picture is None:
+        return [None] * len(names)
+    whole = Path(picture)
+    if len(names) == 1:
+        return [whole]
+    parts = ["-".join(name.with_suffix("").parts) for name in names]
+    suffixes = [{name.suffix for name, other in zip(names, parts, strict=True) if other == part} for part in parts]
+    taken: set[str] = set()
+    for number, (name, part) in enumerate(zip(names, parts, strict=True)):
+        stem = first = f"{part}-{name.suffix[1:]}" if len(suffixes[number]) > 1 else part
+        count = 2
+        while stem.casefold() in taken:
+            stem, count = f"{first}-{count}", count + 1
+        taken.add(stem.casefold())
+        parts[number] = stem
+    return [whole.with_name(f"{whole.stem}-{stem}{whole.suffix}") for stem in parts]
+
+
+def complain(error: Exception) -> None:
+    """Print the line of an error."""
+    print(f"dsn-lite: {one_line(error)}", file=sys.stderr, flush=True)
