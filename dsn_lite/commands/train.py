@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,12 @@ from dsn_lite.commands._numbers import whole
 from dsn_lite.errors import InputError
 
 if TYPE_CHECKING:
+    from dsn_lite.data import Corpus
     from dsn_lite.training.loop import Loop, Plan
+    from dsn_lite.training.stages import Stage
+
+WEIGHTS = "model.safetensors"
+"""What a stage that came to its end leaves in its folder."""
 
 TASKS = {
     "enhance": "dsn_lite.training.former:Trainer",
@@ -30,17 +36,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train a network",
-        description="Train a network from a YAML configuration on the mixtures of a manifest. Resumable at any moment.",
-        epilog="several processes: torchrun --nproc-per-node 2 -m dsn_lite train CONFIG --data MANIFEST --out RUN",
+        description="Train a network from a YAML recipe on the mixtures of a manifest. Resumable at any moment.",
+        epilog="several processes: torchrun --nproc-per-node 2 -m dsn_lite train RECIPE --data MANIFEST --out RUN",
     )
-    parser.add_argument("config", metavar="CONFIG", help="YAML file; see configs/")
+    parser.add_argument("config", metavar="RECIPE", help="YAML file; see recipes/ and configs/")
     parser.add_argument("--data", required=True, metavar="MANIFEST", help="manifest.csv from `dsn-lite corpus`")
     parser.add_argument("--out", required=True, metavar="RUN", help="folder for checkpoints, log, curve and weights")
+    parser.add_argument("--branch", metavar="NAME", help="a branch of the recipe: another end of the same first stages")
     parser.add_argument("--resume", action="store_true", help="go on where the run in RUN stopped, if there is one")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if there is one")
     parser.add_argument("--workers", type=whole(0), default=1, metavar="N", help="processes that make mixtures (default 1)")
     parser.add_argument("--threads", type=whole(1), default=1, metavar="N", help="threads of the network (default 1)")
-    parser.add_argument("--stop-at", type=whole(1), metavar="STEP", help="stop after this step; resume later")
+    parser.add_argument("--stop-at", type=whole(1), metavar="STEP", help="stop after this step of a stage; resume later")
     parser.set_defaults(run=run)
 
 
@@ -50,14 +57,13 @@ def run(args: argparse.Namespace) -> int:
     import torch.distributed as dist
 
     from dsn_lite.data import Corpus
-    from dsn_lite.training.run_files import CHECKPOINT, LOG, make_folder
+    from dsn_lite.training.run_files import CHECKPOINT, make_folder
 
-    plan, task = read_recipe(args.config)
-    folder = Path(args.out)
-    make_folder(folder)
-    is_started = (folder / CHECKPOINT).exists()
-    if is_started and not args.resume:
-        raise InputError(f"{folder}: holds a run already; add --resume to go on with it, or choose another folder")
+    stages = read_recipe(args.config, args.branch)
+    folders = [Path(args.out) / stage.folder for stage, _, _ in stages]
+    make_folder(Path(args.out))
+    if not args.resume and (taken := [folder for folder in folders if (folder / CHECKPOINT).exists()]):
+        raise InputError(f"{taken[0]}: holds a run already; add --resume to go on with it, or choose another folder")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine or this PyTorch has no CUDA; take cpu or auto")
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,29 +74,50 @@ def run(args: argparse.Namespace) -> int:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        trainer = task(plan, Corpus.open(args.data), folder, device=device, workers=args.workers)
-        if is_started:
-            trainer.resume()
-        elif trainer.rank == 0:
-            (folder / LOG).unlink(missing_ok=True)  # of a run that never reached its first checkpoint
-        trainer.run(args.stop_at)
-        if trainer.stopped_by:
-            print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
-            return 128 + trainer.stopped_by
+        corpus, before = Corpus.open(args.data), None
+        for (stage, plan, task), folder in zip(stages, folders, strict=True):
+            if before is not None and plan.start_from is None:
+                plan = replace(plan, start_from=str(before))
+            before = folder / WEIGHTS
+            if stage.name and before.exists():
+                continue
+            if code := _run_stage(task, plan, corpus, folder, device, args):
+                return code
     finally:
         if several:
             dist.destroy_process_group()
     return 0
 
 
-def read_recipe(path: str | Path) -> tuple[Plan, type[Loop]]:
-    """The plan in a YAML file, and the class of the task that it names."""
-    from dsn_lite.settings import read_yaml
+def _run_stage(task: type[Loop], plan: Plan, corpus: Corpus, folder: Path, device: str, args: argparse.Namespace) -> int:
+    """Run one stage, from its checkpoint if there is one; not 0 where it did not come to its end."""
+    from dsn_lite.training.run_files import CHECKPOINT, LOG
 
-    values = read_yaml(path)
-    name = values.pop("task", "enhance")
-    if name not in TASKS:
-        raise InputError(f"{path}: task: {name!r} does not fit; give one of {', '.join(TASKS)}")
-    module, task = TASKS[name].split(":")
-    task = getattr(importlib.import_module(module), task)
-    return task.PLAN.from_dict(values, str(path)), task
+    trainer = task(plan, corpus, folder, device=device, workers=args.workers)
+    if (folder / CHECKPOINT).exists():
+        trainer.resume()
+    elif trainer.rank == 0:
+        (folder / LOG).unlink(missing_ok=True)  # of a run that never reached its first checkpoint
+    trainer.run(args.stop_at)
+    if trainer.stopped_by:
+        print(f"stopped at step {trainer.step}; go on with --resume", file=sys.stderr)
+        return 128 + trainer.stopped_by
+    return 0
+
+
+def read_recipe(path: str | Path, branch: str | None = None) -> list[tuple[Stage, Plan, type[Loop]]]:
+    """The stages in a YAML file, each with its plan and the class of the task that it names."""
+    from dsn_lite.settings import read_yaml
+    from dsn_lite.training.stages import stages_of
+
+    found = []
+    for stage in stages_of(read_yaml(path), branch, str(path)):
+        values = dict(stage.values)
+        name = values.pop("task", "enhance")
+        if name not in TASKS:
+            raise InputError(f"{path}: task: {name!r} does not fit; give one of {', '.join(TASKS)}")
+        module, task = TASKS[name].split(":")
+        task = getattr(importlib.import_module(module), task)
+        source = f"{path}: {stage.name}" if stage.name else str(path)
+        found.append((stage, task.PLAN.from_dict(values, source), task))
+    return found

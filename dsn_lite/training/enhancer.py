@@ -13,6 +13,8 @@ from torch import Tensor
 from dsn_lite.audio.spectral import istft, stft
 from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.mixtures import Mixtures, PlainMixtures
+from dsn_lite.errors import InputError
+from dsn_lite.network import weights
 from dsn_lite.network.config import Config
 from dsn_lite.network.model import Network
 from dsn_lite.settings import CHANGEABLE, Amount, Share
@@ -41,6 +43,8 @@ class EnhancerConfig(Plan):
     """Gates of the items of a batch. None need be closed: the small answer is taught in every step."""
     small: Amount = 0.5
     """Weight of the loss of the small answer."""
+    only_refinement: bool = False
+    """Whether the small network and the policy stay as they are, and with them the gates that a policy chose."""
     freeze_norms: bool = False
     """Whether norms keep their running statistics and learn only scale and shift."""
     falls_from: Annotated[Share, CHANGEABLE] = 0.7
@@ -72,9 +76,17 @@ class EnhancerTrainer(Loop):
         self.config = config
         torch.manual_seed(config.seed)
         network = Network(config.network)
+        if config.start_from:
+            given = weights.read(config.start_from, Network)
+            if given.config != config.network:
+                raise InputError(f"{config.start_from}: weights of another shape; start from a network like this one")
+            network.load_state_dict(given.state_dict())
         for module in network.modules():
             if hasattr(module, "frozen"):
                 module.frozen = config.freeze_norms
+        if config.only_refinement:
+            for name, value in network.named_parameters():
+                value.requires_grad_(".dynamic" in name)
         super().__init__(config, network, corpus, folder, device=device, workers=workers)
 
     def dataset(self, split: str, size: int | None) -> Mixtures:
@@ -88,8 +100,11 @@ class EnhancerTrainer(Loop):
         gates = None
         if self.network.gate_names:
             # Drawn for the global batch and sliced, so that the number of processes does not change the run.
-            pattern, _ = draw(config.patterns, config.batch, spectrum.shape[1], len(self.network.gate_names), generator)
-            gates = pattern[self.own].to(self.device)
+            drawn = draw(config.patterns, config.batch, spectrum.shape[1], len(self.network.gate_names), generator)
+            pattern, by_policy = (value[self.own].to(self.device) for value in drawn)
+            gates = pattern
+            if config.patterns.policy:
+                gates = lambda margins: torch.where(by_policy[:, None, None], (margins > 0).to(pattern), pattern).detach()
         output = self.wrapped(spectrum, gates)
         # One resolution a step, in turn: the same gradient on average for a third of the transforms.
         windows = config.loss.windows

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from dsn_lite import cli
-from dsn_lite.data import Corpus, rirs
+from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.scoring import spearman
 from dsn_lite.training import labels
@@ -34,32 +33,6 @@ SHORT = {
     "network": NETWORK, "steps": 6, "batch": 2, "seconds": 0.5, "lr": 0.002, "warmup_steps": 2, "valid_items": 1,
     "valid_every": 3, "save_every": 2,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A corpus of four speakers and two noises, and a cache with a bank of rooms that needs no simulation."""
-    root = tmp_path_factory.mktemp("corpus")
-    time, rows = np.arange(16_000) / 16_000, ["path,kind,split,source,speaker,language,seconds,licence"]
-    for number in range(6):
-        wave = 0.2 * np.sin(2 * np.pi * (150 + 40 * number) * time) * (np.sin(9 * time) > 0)
-        soundfile.write(root / f"{number}.flac", wave, 16_000)
-        kind, split = "speech" if number < 4 else "noise", "valid" if number % 2 else "train"
-        rows.append(f"{number}.flac,{kind},{split},made,s{number},en,1,CC0")
-    (root / "manifest.csv").write_text("\n".join(rows) + "\n")
-    (root / "cache").mkdir()
-    responses = np.zeros((rirs.ROOMS, rirs.RESPONSES, 100), np.float32)
-    responses[..., 0] = 1
-    for method in ("image-source", "decay"):
-        np.savez(root / "cache" / f"rooms-{method}-1-{rirs.SEED}-{rirs.ROOMS}.npz", responses=responses)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch, folder):
-    """Curves take longer than these runs."""
-    monkeypatch.setattr("dsn_lite.training.run_files.draw_curve", lambda *_: None)
-    monkeypatch.setenv("DSN_LITE_CACHE", str(folder / "cache"))
 
 
 def trainer(folder: Path, out: Path, **changes) -> Trainer:

@@ -1,0 +1,156 @@
+"""The trunk with its two answers, and the three ways to teach a policy on it."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dsn_lite.audio.spectral import stft
+from dsn_lite.data import Corpus
+from dsn_lite.errors import InputError
+from dsn_lite.network import weights
+from dsn_lite.network.config import Config
+from dsn_lite.network.model import Network
+from dsn_lite.training.benefit import gain
+from dsn_lite.training.enhancer import EnhancerConfig, EnhancerTrainer
+from dsn_lite.training.labels import label_path
+from dsn_lite.training.losses import SpeechLoss
+from dsn_lite.training.patterns import Mix, spans
+from dsn_lite.training.policies import PolicyConfig, PolicyTrainer, shift_for
+
+SHORT = {"steps": 4, "batch": 2, "seconds": 0.5, "valid_items": 2, "valid_every": 2, "save_every": 1, "warmup_steps": 1}
+
+
+@pytest.fixture
+def corpus(folder) -> Corpus:
+    return Corpus.open(folder / "manifest.csv", folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory):
+    """A network whose refinement shows, as a file."""
+    torch.manual_seed(3)
+    network = Network(Config.preset("tiny"))
+    with torch.no_grad():
+        for part in (network.layers[-1].block.static, network.layers[-1].block.dynamic):
+            part.weight.normal_(0, 0.3)
+    path = tmp_path_factory.mktemp("trunk") / "trunk.safetensors"
+    weights.save(network, path)
+    return path
+
+
+def run_of(way: str, trunk, corpus: Corpus, out, **changes):
+    if way == "trunk":
+        plan = EnhancerConfig.from_dict({"network": {"preset": "tiny"}, **SHORT, **changes})
+        return EnhancerTrainer(plan, corpus, out, workers=0)
+    more = {"start_from": str(trunk), "way": way, **({"num_mixtures": 6} if way == "guided" else {})}
+    if way == "guided":
+        np.save(label_path(corpus, "train", 0.5, 1), np.linspace(1.2, 3.2, 6, dtype=np.float32))
+    return PolicyTrainer(PolicyConfig.from_dict({**SHORT, **more, **changes}), corpus, out, workers=0)
+
+
+@pytest.mark.parametrize("way", ["trunk", "target", "guided", "benefit"])
+def test_killed_and_resumed_equals_uninterrupted(way, trunk, corpus, tmp_path):
+    run_of(way, trunk, corpus, tmp_path / "whole").run()
+    run_of(way, trunk, corpus, tmp_path / "halves").run(until=2)
+    again = run_of(way, trunk, corpus, tmp_path / "halves")
+    again.resume()
+    assert again.step == 2
+    again.run()
+    whole, halves = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "halves"))
+    assert whole.keys() == halves.keys()
+    assert all(whole[name].equal(halves[name]) for name in whole)
+
+
+def test_the_small_answer_is_taught_in_every_step(corpus, tmp_path):
+    run = run_of("trunk", None, corpus, tmp_path, patterns={"open": 0.0, "closed": 1.0, "random": 0.0}, weight_decay=0.0)
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.run()
+    after = run.network.state_dict()
+    moved = {name for name, _ in run.network.named_parameters() if not after[name].equal(before[name])}
+    assert any(".static" in name for name in moved)
+    assert not any(".dynamic" in name or name.startswith("policy.") for name in moved)  # closed throughout
+
+
+def test_frozen_norms_keep_their_statistics(corpus, tmp_path):
+    run = run_of("trunk", None, corpus, tmp_path, freeze_norms=True)
+    before = {name: value.clone() for name, value in run.network.named_buffers()}
+    run.run()
+    assert all(value.equal(before[name]) for name, value in run.network.named_buffers())
+
+
+def test_items_of_the_policy_take_its_gates(corpus, tmp_path):
+    run = run_of("trunk", None, corpus, tmp_path, patterns={"open": 0.0, "closed": 0.0, "random": 0.0})
+    assert run.config.patterns == Mix(open=0.0, closed=0.0, random=0.0)
+    seen = []
+    run.network.register_forward_hook(lambda *call: seen.append(call[-1]))
+    run.run(until=1)
+    output = seen[0]
+    assert output.gates.equal((output.margins > 0).float())
+    assert not output.gates.requires_grad
+
+
+@pytest.mark.parametrize("way", ["target", "guided", "benefit"])
+def test_a_policy_leaves_the_network_alone(way, trunk, corpus, tmp_path):
+    run_of(way, trunk, corpus, tmp_path).run()
+    before, after = load_file(trunk), load_file(tmp_path / "model.safetensors")
+    assert all(after[name].equal(value) for name, value in before.items() if not name.startswith("policy."))
+
+
+def test_a_policy_needs_a_network_and_guidance_needs_labels(trunk, corpus, tmp_path):
+    with pytest.raises(InputError, match="start_from is missing"):
+        PolicyTrainer(PolicyConfig.from_dict({**SHORT, "way": "target"}), corpus, tmp_path)
+    with pytest.raises(InputError, match="num_mixtures"):
+        run_of("guided", trunk, corpus, tmp_path, num_mixtures=None)
+
+
+def test_gains_sum_to_the_fall_of_the_loss():
+    torch.manual_seed(0)
+    clean = torch.randn(3, 32_000) * torch.linspace(0.02, 0.3, 32_000)
+    near, far = (clean + size * torch.randn(3, 32_000) for size in (0.02, 0.1))
+    loss = SpeechLoss(windows=(512,), waveform=0.05)
+    frames = gain(stft(near), stft(far), clean, loss)
+    assert torch.allclose(frames.sum(1), loss(far, clean) - loss(near, clean), rtol=0.02)
+    swapped = gain(stft(far), stft(near), clean, loss)
+    assert torch.allclose(swapped, -frames, rtol=1e-3, atol=1e-7)
+    assert bool((gain(stft(near), stft(near), clean, loss) == 0).all())
+
+
+def test_gain_lies_where_the_answers_differ():
+    torch.manual_seed(0)
+    clean = torch.randn(1, 32_000)
+    far = clean.clone()
+    far[:, 10_000:12_000] += torch.randn(1, 2_000)
+    frames = gain(stft(clean), stft(far), clean, SpeechLoss(waveform=0.05))[0]
+    inside = torch.arange(len(frames)) * 256
+    inside = (inside > 10_000 - 256) & (inside < 12_000 + 256)
+    assert frames[inside].sum() > 0.999 * frames.abs().sum()
+
+
+def test_values_of_levels_are_sums_of_margins(trunk, corpus, tmp_path):
+    run = run_of("benefit", trunk, corpus, tmp_path, order=[["decoder 2", "heads"], ["middle 2"]])
+    margins = torch.randn(2, 5, 8)
+    names, shares = run.network.gate_names, run.shares
+    first, second, third = (names.index(name) for name in ("decoder 2", "heads", "middle 2"))
+    one = (margins[..., first] + margins[..., second]) / 2 * (shares[first] + shares[second])
+    expected = torch.stack([torch.zeros(2, 5), one, one + margins[..., third] * shares[third]], -1)
+    assert torch.allclose(run.values(margins), expected)
+    run.run()
+    policy = weights.read(tmp_path / "model.safetensors", Network).policy
+    assert policy.margins.weight[first].equal(policy.margins.weight[second])  # one group, one decision
+    assert not policy.margins.weight[first].equal(policy.margins.weight[third])
+
+
+def test_the_shift_meets_the_activation_asked_for():
+    torch.manual_seed(1)
+    margins, shares = torch.randn(4, 200, 3), torch.tensor([0.5, 0.3, 0.2])
+    for target in (0.05, 0.4, 0.95):
+        spent = ((margins + shift_for(margins, shares, target) > 0).float() @ shares).mean()
+        assert float(spent) == pytest.approx(target, abs=0.002)
+
+
+def test_spans_hold_and_hold_every_level():
+    levels = spans(64, 300, 4, torch.Generator().manual_seed(2))
+    assert set(levels.unique().tolist()) == {0, 1, 2, 3}
+    changes = (levels[:, 1:] != levels[:, :-1]).float().mean(1)
+    assert changes.min() < 0.05 and changes.max() > 0.6

@@ -1,0 +1,101 @@
+"""Recipes: stages that start from each other, and branches that share the first of them."""
+
+from pathlib import Path
+
+import pytest
+
+from dsn_lite import cli
+from dsn_lite.commands.train import read_recipe
+from dsn_lite.errors import InputError
+from dsn_lite.network import weights
+from dsn_lite.network.macs import count
+from dsn_lite.network.model import Network
+from dsn_lite.training.stages import stages_of
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "enhancer.yaml"
+BRANCHES = ("dsn", "mgt-dsn", "static", "static-narrow", "static-only")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "branch", "words"),
+    [
+        ({"steps": 3}, "dsn", "no stages, so no branch dsn"),
+        ({"stages": {"a": {}}, "steps": 3}, None, "steps: beside `stages`"),
+        ({"stages": {"a": {}}}, "dsn", "no branch 'dsn'; known are none"),
+        ({"stages": {"a": {}}, "branches": {"b": {"c": {}}}}, "b", "branches.b: no stage c; known are a"),
+        ({"stages": {True: {}}}, None, "YAML reads the name True as no text"),
+        ({"stages": ["a"]}, None, "stages: give a table"),
+        ({"stages": {"a": 3}}, None, "3 is no stage"),
+    ],
+)
+def test_a_recipe_that_does_not_hold_together_is_one_line(recipe, branch, words):
+    with pytest.raises(InputError, match=words) as caught:
+        stages_of(recipe, branch, "r.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_branch_changes_is_inside_tables_too():
+    recipe = {"all": {"loss": {"waveform": 1, "magnitude": 2}}, "stages": {"a": {"network": {"preset": "tiny"}}}}
+    recipe["branches"] = {"b": {"a": {"network": {"gated": False}, "loss": {"waveform": 3}}}}
+    assert stages_of(recipe, "b")[0].values == {
+        "loss": {"waveform": 3, "magnitude": 2}, "network": {"preset": "tiny", "gated": False},
+    }  # fmt: skip
+    assert stages_of(recipe)[0].values["loss"] == {"waveform": 1, "magnitude": 2}  # the recipe itself is as it was
+
+
+@pytest.mark.parametrize("branch", [None, *BRANCHES])
+def test_every_branch_of_the_enhancer_can_be_read(branch):
+    stages = read_recipe(RECIPE, branch)
+    folders = [str(stage.folder) for stage, _, _ in stages]
+    expected = {None: ["trunk", "policy"], "dsn": ["trunk", "dsn/policy"], "mgt-dsn": ["trunk", "mgt-dsn/policy"]}
+    assert folders == expected.get(branch, [f"{branch}/trunk"])
+
+
+def test_rivals_see_as_much_and_cost_what_they_should():
+    networks = {branch: Network(read_recipe(RECIPE, branch)[0][1].network) for branch in (None, *BRANCHES[2:])}
+    cost = {branch: count(network) for branch, network in networks.items()}
+    trunks = [read_recipe(RECIPE, branch)[0][1] for branch in networks]
+    assert len({(plan.steps, plan.batch, plan.seconds, plan.seed) for plan in trunks}) == 1
+    dynamic = cost[None]
+    assert cost["static"].open == cost["static"].closed == pytest.approx(dynamic.open - dynamic.policy)
+    assert cost["static-only"].open == pytest.approx(dynamic.closed - dynamic.policy)
+    middle = dynamic.closed + 0.5 * (dynamic.open - dynamic.closed)  # what the policy is to spend on average
+    assert cost["static-narrow"].open == pytest.approx(middle, rel=0.06)
+
+
+TINY = """
+all: {batch: 2, seconds: 0.5, valid_items: 2, valid_every: 2, save_every: 1}
+stages:
+  trunk: {task: trunk, network: {preset: tiny}, steps: 3, lr: 1e-3}
+  longer: {task: trunk, network: {preset: tiny}, steps: 2, lr: 1e-3, freeze_norms: true, only_refinement: true}
+  policy: {task: policy, way: benefit, steps: 2, order: [[decoder 2, decoder 3], [middle 2]]}
+branches:
+  dsn: {policy: {way: target, order: []}}
+"""
+
+
+def test_a_recipe_runs_from_nothing_to_the_end_and_branches_share_it(tmp_path, folder, capsys):
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(TINY)
+    command = ["train", str(recipe), "--data", str(folder / "manifest.csv"), "--out", str(run), "--workers", "0"]
+    assert cli.main(command) == 0
+    assert cli.main(command) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    made = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
+    assert cli.main([*command, "--resume", "--branch", "dsn"]) == 0
+    assert all(path.stat().st_mtime_ns == then for path, then in made.items())  # shared stages are left alone
+
+    trunk, longer, policy, dsn = (
+        weights.read(run / folder / "model.safetensors", Network) for folder in ("trunk", "longer", "policy", "dsn/policy")
+    )
+    assert dsn.card["training"]["start_from"] == str(run / "longer" / "model.safetensors")
+    for name, value in longer.state_dict().items():
+        before = trunk.state_dict()[name]
+        if ".dynamic" not in name:  # the small network and the policy stay as they are
+            assert value.equal(before), name
+        if not name.startswith("policy."):  # a policy is taught on frozen weights
+            assert policy.state_dict()[name].equal(value) and dsn.state_dict()[name].equal(value), name
+    assert any(not longer.state_dict()[name].equal(value) for name, value in trunk.state_dict().items())
+    assert not policy.policy.margins.weight.equal(dsn.policy.margins.weight)
+    shifts = [row["shift"] for row in policy.card["calibration"]]
+    assert shifts == sorted(shifts) and len(shifts) == 19
