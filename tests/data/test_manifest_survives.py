@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -47,17 +49,13 @@ def test_a_byte_order_mark_is_no_letter(tmp_path, content):
         (ROWS.replace("2.5", "-1").encode(), "line 3: seconds is '-1'"),
         (ROWS.replace("2.5", "inf").encode(), "line 3: seconds is 'inf'"),
         (b"\xef\xbb\xbf", "no rows"),
-        (b"path,kind\na\x00b,speech\n", "m.csv"),
     ],
 )
 def test_what_is_no_manifest_is_one_line(tmp_path, content, words):
     (tmp_path / "m.csv").write_bytes(content)
-    try:
-        entries = read_manifest(tmp_path / "m.csv")
-    except InputError as error:
-        assert words in str(error) and "\n" not in str(error)
-    else:
-        assert b"\x00" in content and entries[0].path == "a\x00b"  # newer versions of Python read it
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        read_manifest(tmp_path / "m.csv")
+    assert "\n" not in str(caught.value)
 
 
 def corpus(tmp_path, capsys) -> tuple[int, str, dict[str, str]]:
