@@ -152,8 +152,10 @@ class Loop:
                     if self.rank == 0:
                         self._write_log(since)
                     since = []
-                if self.step % plan.save_every == 0 or is_last or self.step == until or noted:
+                if self.step % plan.save_every == 0 or is_last or self.step == until:
                     self.save()
+            if noted and self.step:
+                self.save()
         self.stopped_by = noted[0] if noted and self.step < until else None
         if self.step == plan.steps and self.rank == 0:
             self.finish()

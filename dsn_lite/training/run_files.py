@@ -37,7 +37,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
         kinds = {"step": int, "seconds_spent": float, "training": dict, "corpus": str}
         return tensors, {**notes, **{name: kind(notes[name]) for name, kind in kinds.items()}}
     except Exception as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); start the run anew without --resume") from None
+        cure = "mend that, or start the run anew in another folder"
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); {cure}") from None
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
