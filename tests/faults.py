@@ -95,7 +95,7 @@ class Injector:
 
         def wrapped(function, kind):
             def run(self, *args, **options):
-                name = self.name if isinstance(self.name, str | os.PathLike) else ""
+                name = os.fsdecode(self.name) if isinstance(self.name, str | bytes | os.PathLike) else ""
                 if name and watch(name):
                     half = lambda: function(self, args[0][: len(args[0]) // 2]) if kind == "write" else None
                     try:
