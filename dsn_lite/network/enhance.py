@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dsn_lite.audio.files import fit, resample
 from dsn_lite.audio.offset import blocked_hops
+from dsn_lite.audio.resampling import fit, resample
 from dsn_lite.audio.spectral import SAMPLE_RATE, frame_count, istft, stft
 from dsn_lite.errors import InputError
 from dsn_lite.network.macs import count
