@@ -41,7 +41,7 @@ def random_network():
 @pytest.fixture(scope="session")
 def random_separator():
     """Maker of small separators (seed) with random weights, whose gating module takes several widths."""
-    from dsn_lite.slimmable.separator.network import Separator, SeparatorConfig
+    from dsn_lite.slimmable.separator import Separator, SeparatorConfig
 
     config = SeparatorConfig(channels=12, hidden=16, across=6, blocks=2, chunk=4, gating_channels=6, gating_hidden=5)
 

@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dsn_lite.evaluation import METRICS, mean_ci
 from dsn_lite.evaluation.provenance import provenance
-from dsn_lite.evaluation.scoring import METRICS, mean_ci
 from dsn_lite.slimmable.separator.evaluate import interpolated
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"

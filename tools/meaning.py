@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from dsn_lite import audio
 from dsn_lite.audio.spectral import SAMPLE_RATE
+from dsn_lite.evaluation import frame_levels, gate_shares, mean_ci, pairs, spearman
 from dsn_lite.evaluation.provenance import provenance
-from dsn_lite.evaluation.scoring import BOOTSTRAP, frame_levels, gate_shares, mean_ci, pairs, spearman
+from dsn_lite.evaluation.statistics import BOOTSTRAP
 from dsn_lite.training.guidance import Guidance
 from dsn_lite.zoo import load
 

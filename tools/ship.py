@@ -51,7 +51,7 @@ def sources(manifest: Path) -> list[dict]:
 
 
 def ship(run: Path, name: str, manifest: Path, note: str, soften: float) -> None:
-    """Copy the weights, complete the card, keep log and curve under results/."""
+    """Copy the weights, complete the card, keep the log under results/."""
     network = load(run / "model.safetensors")
     if soften:
         network.soften(soften)
@@ -69,7 +69,6 @@ def ship(run: Path, name: str, manifest: Path, note: str, soften: float) -> None
     if name == DEFAULT:  # the graph of the others is one `dsn-lite export` away
         export.save(load(WEIGHTS / f"{name}.safetensors"), WEIGHTS / f"{name}.onnx")
     shutil.copyfile(run / "log.jsonl", RESULTS / f"training-{name}.jsonl")
-    shutil.copyfile(run / "curve.png", RESULTS / f"training-{name}.png")
 
 
 def add_figures() -> None:

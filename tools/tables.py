@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from dsn_lite.evaluation.scoring import paired_difference
+from dsn_lite.evaluation import paired_difference
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

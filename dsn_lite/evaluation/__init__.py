@@ -5,12 +5,13 @@ from __future__ import annotations
 from dsn_lite._names import find, listed
 
 _HOMES = {
-    "scoring": (
-        "COSTS METRICS POLICIES SNR_GROUPS Identity Pair Plan energy_threshold evaluate frame_levels "
-        "frozen_pattern gate_shares mean_ci paired_difference pairs read_pair score snr_patterns "
-        "spearman"
-    ),
+    "folders": "Pair pairs read_pair",
     "metrics": "pesq_wb si_sdr stoi",
+    "rivals": (
+        "POLICIES WIDTH_POLICIES Plan energy_threshold frame_levels frozen_pattern gate_shares snr_patterns"
+    ),
+    "scoring": "Identity evaluate score",
+    "statistics": "COSTS METRICS SNR_GROUPS mean_ci paired_difference spearman verdict",
 }
 
 

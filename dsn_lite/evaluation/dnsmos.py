@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import import_module, resources
+from importlib import resources
 
 import numpy as np
 
 from dsn_lite.audio.levels import active_level
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.metrics import load_package
 
 SAMPLE_RATE = 16000
 WINDOW_SAMPLES = int(9.01 * SAMPLE_RATE)
@@ -38,9 +39,7 @@ _POLYNOMIALS = {
 }
 
 
-def score(
-    waves: np.ndarray | Sequence[np.ndarray], *, normalise: bool = False, p808: bool = False, threads: int = 1
-) -> dict[str, np.ndarray]:
+def score(waves: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """DNSMOS P.835 of clips at 16 kHz, equal to ``speechmos.dnsmos.run``.
 
     Parameters
@@ -48,17 +47,11 @@ def score(
     waves
         [N, samples], one wave [samples], or a list of N waves [samples] of any lengths, full scale = 1.
         Samples beyond full scale are clipped, as a sound card would (the package refuses them).
-    normalise
-        Bring each clip to -25 dBFS over its active frames first, without clipping.
-    p808
-        Also return the P.808 rating; needs librosa and about 15 % more time.
-    threads
-        Threads of ONNX Runtime. One is right where several processes share the machine.
 
     Returns
     -------
     dict
-        ``sig``, ``bak``, ``ovrl`` (and ``p808``), each float64 [N], MOS from about 1 to 5.
+        ``sig``, ``bak``, ``ovrl``, each float64 [N], MOS from about 1 to 5.
 
     Raises
     ------
@@ -73,12 +66,11 @@ def score(
     """
     if isinstance(waves, np.ndarray) and waves.ndim == 1:
         waves = [waves]
-    rows = [_score_one(wave, normalise=normalise, p808=p808, threads=threads) for wave in waves]
-    keys = (*_POLYNOMIALS, "p808") if p808 else tuple(_POLYNOMIALS)
-    return {key: np.array([row[key] for row in rows], dtype=np.float64) for key in keys}
+    rows = [_score_one(wave) for wave in waves]
+    return {key: np.array([row[key] for row in rows], dtype=np.float64) for key in _POLYNOMIALS}
 
 
-def ovrl_label(wave: np.ndarray, *, threads: int = 1) -> float:
+def ovrl_label(wave: np.ndarray) -> float:
     """OVRL of a training mixture, the label of metric guidance: level-normalised, 4 s or more.
 
     Parameters
@@ -106,7 +98,7 @@ def ovrl_label(wave: np.ndarray, *, threads: int = 1) -> float:
     if not np.any(wave):
         raise InputError("an OVRL label of digital silence says nothing; leave the clip out")
     # One window: a clip that is repeated shows the same samples in each, and the label costs a third.
-    raw = _raw(_repeated(to_level(wave))[:WINDOW_SAMPLES], threads)
+    raw = _raw(_repeated(to_level(wave))[:WINDOW_SAMPLES])
     return float(np.polyval(_POLYNOMIALS["ovrl"], raw[2]))
 
 
@@ -122,9 +114,9 @@ def to_level(wave: np.ndarray, *, dbfs: float = LABEL_DBFS) -> np.ndarray:
     return wave if np.isinf(level) else (wave * 10 ** ((dbfs - level) / 20)).astype(np.float32)
 
 
-def _score_one(wave: np.ndarray, *, normalise: bool, p808: bool, threads: int) -> dict[str, float]:
+def _score_one(wave: np.ndarray) -> dict[str, float]:
     wave = _checked(wave)
-    audio = _repeated(to_level(wave) if normalise else np.clip(wave, -1, 1))
+    audio = _repeated(np.clip(wave, -1, 1))
     # The package's arithmetic: whole seconds minus 9.01, cut to an integer, plus one.
     windows = int(len(audio) // SAMPLE_RATE - 9.01) + 1
     rated: dict[int, list[float]] = {}
@@ -137,15 +129,12 @@ def _score_one(wave: np.ndarray, *, normalise: bool, p808: bool, threads: int) -
         # A repeated clip of a whole number of seconds shows the same samples again: rate them once.
         phase = start % len(wave)
         if phase not in rated:
-            raw = _raw(segment, threads)
+            raw = _raw(segment)
             rated[phase] = [
                 float(np.polyval(fit, value)) for fit, value in zip(_POLYNOMIALS.values(), raw, strict=True)
             ]
-            if p808:
-                rated[phase].append(_p808(segment, threads))
         rows.append(rated[phase])
-    keys = (*_POLYNOMIALS, "p808") if p808 else tuple(_POLYNOMIALS)
-    return dict(zip(keys, np.mean(rows, axis=0).tolist(), strict=True))
+    return dict(zip(_POLYNOMIALS, np.mean(rows, axis=0).tolist(), strict=True))
 
 
 def _checked(wave: np.ndarray) -> np.ndarray:
@@ -166,38 +155,16 @@ def _repeated(wave: np.ndarray) -> np.ndarray:
     return wave
 
 
-def _raw(segment: np.ndarray, threads: int) -> np.ndarray:
+def _raw(segment: np.ndarray) -> np.ndarray:
     """Raw sig, bak, ovrl [3] of one window [144160]."""
-    session = _session("sig_bak_ovr.onnx", threads)
-    return session.run(None, {"input_1": segment[None].astype(np.float32)})[0][0].astype(np.float64)
-
-
-def _p808(segment: np.ndarray, threads: int) -> float:
-    librosa = _package("librosa")
-    mel = librosa.feature.melspectrogram(
-        y=segment[:-160], sr=SAMPLE_RATE, n_fft=321, hop_length=160, n_mels=120
-    )
-    features = ((librosa.power_to_db(mel, ref=np.max) + 40) / 40).T
-    return float(
-        _session("model_v8.onnx", threads).run(None, {"input_1": features[None].astype(np.float32)})[0][0, 0]
-    )
-
-
-def _package(name: str):
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f'DNSMOS needs the package {name}, which is not here: pip install "dsn-lite[evaluate]"'
-        ) from error
+    return _session().run(None, {"input_1": segment[None].astype(np.float32)})[0][0].astype(np.float64)
 
 
 @cache
-def _session(model: str, threads: int):
-    _package("speechmos")
-    onnxruntime = _package("onnxruntime")
+def _session():
+    load_package("speechmos")
+    onnxruntime = load_package("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    path = resources.files("speechmos") / "dnsmos_models" / model
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # several processes share the machine
+    path = resources.files("speechmos") / "dnsmos_models" / "sig_bak_ovr.onnx"
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

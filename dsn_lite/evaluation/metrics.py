@@ -47,7 +47,7 @@ def pesq_wb(clean: np.ndarray, processed: np.ndarray) -> float:
     nan
     """
     clean, processed = _checked(clean, processed)
-    package = _package("pesq")
+    package = load_package("pesq")
 
     def one(clean: np.ndarray, processed: np.ndarray) -> float:
         if not clean.any() or not processed.any():
@@ -87,7 +87,7 @@ def stoi(clean: np.ndarray, processed: np.ndarray, *, extended: bool = False) ->
     (1.0, 1.0)
     """
     clean, processed = _checked(clean, processed)
-    package = _package("pystoi")
+    package = load_package("pystoi")
 
     def one(clean: np.ndarray, processed: np.ndarray) -> float:
         if not clean.any():
@@ -150,10 +150,11 @@ def si_sdr(clean: np.ndarray, processed: np.ndarray) -> float:
 def require_packages() -> None:
     """Raise InputError, with the cure, if a package that the metrics need is missing."""
     for name in ("pesq", "pystoi", "onnxruntime", "speechmos"):
-        _package(name)
+        load_package(name)
 
 
-def _package(name: str):
+def load_package(name: str):
+    """A package that only measuring needs."""
     try:
         return import_module(name)
     except ImportError as error:

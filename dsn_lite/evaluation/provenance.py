@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from dsn_lite.audio.files import replacing
 
 
 def provenance(packages: Sequence[str] = ()) -> dict:
@@ -87,20 +90,51 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def json_text(values: Any, indent: int = 0) -> str:
+    """JSON to read and to compare line by line: what is short on one line, and of a list one item a line.
+
+    Examples
+    --------
+    >>> print(json_text({"steps": 3, "per_file": [{"file": "a", "pesq": 1.5}, {"file": "b" * 90, "pesq": 2.5}]}))
+    {
+     "steps": 3,
+     "per_file": [
+      {"file": "a", "pesq": 1.5},
+      {"file": "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", "pesq": 2.5}
+     ]
+    }
+    """
+    short = json.dumps(values, allow_nan=False)
+    if len(short) + indent <= 110 or not isinstance(values, (dict, list, tuple)) or not values:
+        return short
+    if isinstance(values, dict):
+        items = [f"{json.dumps(str(key))}: {json_text(value, indent + 1)}" for key, value in values.items()]
+        opening, closing = "{", "}"
+    else:
+        items = [json.dumps(value, allow_nan=False) for value in values]
+        opening, closing = "[", "]"
+    margin = "\n" + " " * (indent + 1)
+    return opening + margin + f",{margin}".join(items) + "\n" + " " * indent + closing
+
+
+def write_json(path: str | os.PathLike, values: Any) -> None:
+    """Write values as :func:`json_text`, under another name first and then renamed."""
+    text = json_text(values) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def report(values: dict, path: Path | None = None) -> None:
     """Print a result as JSON, and write it to a file where one is named.
 
     Examples
     --------
     >>> report({"steps": 3})
-    {
-     "steps": 3
-    }
+    {"steps": 3}
     """
-    text = json.dumps(values, indent=1)
-    print(text)
+    print(json_text(values))
     if path:
-        path.write_text(text + "\n")
+        write_json(path, values)
 
 
 def versions(packages: Sequence[str]) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""What each width costs, by the rule and in the terms of :mod:`dsn_lite.macs`.
+"""What each width costs, by the rule and in the terms of :mod:`dsn_lite.network.macs`.
 
 The narrowest width is the static part; gate k of the thermometer is what the step up from width k adds.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND
-from dsn_lite.macs import Count, Layer
+from dsn_lite.network.macs import Count, LayerMacs
 from dsn_lite.slimmable.choice import step_names
 
 
@@ -23,14 +23,6 @@ class WidthCount(Count):
     widths: tuple[float, ...]
 
     @property
-    def gate_macs(self) -> np.ndarray:
-        """MACs a frame that each step up in width adds, [K]."""
-        return np.array(
-            [sum(layer.dynamic for layer in self.layers if layer.gate == name) for name in step_names(self.widths)],
-            dtype=float,
-        )
-
-    @property
     def width_mmacs(self) -> np.ndarray:
         """MMAC/s at each constant width, router included, [W]."""
         return self.closed + np.concatenate([[0.0], np.cumsum(self.gate_macs)]) * FRAMES_PER_SECOND / 1e6
@@ -39,7 +31,7 @@ class WidthCount(Count):
 def rows(
     name: str, macs: Callable[[float], int], widths: Sequence[float], *, positions: float = 1,
     modules: Sequence[nn.Module] = (),
-) -> list[Layer]:  # fmt: skip
+) -> list[LayerMacs]:  # fmt: skip
     """Rows of the count of one layer: its narrowest width, then each step up.
 
     Parameters
@@ -61,6 +53,6 @@ def rows(
     parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
     steps = zip(step_names(tuple(widths)), costs, costs[1:], strict=False)
     return [
-        Layer(name, costs[0], 0, None, parameters),
-        *(Layer(f"{name} {step}", 0, after - before, step, 0) for step, before, after in steps),
+        LayerMacs(name, costs[0], 0, None, parameters),
+        *(LayerMacs(f"{name} {step}", 0, after - before, step, 0) for step, before, after in steps),
     ]

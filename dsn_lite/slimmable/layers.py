@@ -5,7 +5,7 @@ them. Slimmable networks are by Yu et al. (arXiv 1812.08928); normalisation here
 channels of one position, so that it needs no set of them for each width (their "switchable" normalisation).
 
 Layout: convolutions take [B, C, T] as the library does; all others have channels last. Inputs may hold more channels than
-are read. ``macs(u)`` counts a layer by the rule of :mod:`dsn_lite.macs`, for one position.
+are read. ``macs(u)`` counts a layer by the rule of :mod:`dsn_lite.network.macs`, for one position.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ class SlimNorm(nn.Module):
         return y if self.bias is None else y + self.bias[:wide].view(shape)
 
     def macs(self, utilisation: float = 1.0) -> int:
-        """None: normalisation is not counted, see :mod:`dsn_lite.macs`."""
+        """None: normalisation is not counted, see :mod:`dsn_lite.network.macs`."""
         return 0
 
 

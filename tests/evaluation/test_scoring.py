@@ -13,18 +13,23 @@ from dsn_lite import audio, cli
 from dsn_lite.audio import clips
 from dsn_lite.audio.spectral import frame_count
 from dsn_lite.errors import InputError
-from dsn_lite.evaluation import provenance
-from dsn_lite.evaluation import scoring as evaluation
-from dsn_lite.evaluation.scoring import (
+from dsn_lite.evaluation import (
+    METRICS,
     Identity,
+    Plan,
     evaluate,
     frozen_pattern,
     gate_shares,
     mean_ci,
     paired_difference,
     pairs,
+    provenance,
+    scoring,
     snr_patterns,
+    spearman,
+    verdict,
 )
+from dsn_lite.evaluation.statistics import gate_statistics
 
 pytest.importorskip("pesq")
 pytest.importorskip("speechmos")
@@ -81,9 +86,9 @@ def quick(monkeypatch):
     def score(clean, wave):
         calls["score"] += 1
         value = float(np.sqrt(np.mean((wave - clean) ** 2)) * 100)
-        return {name: value + index for index, name in enumerate(evaluation.METRICS)}
+        return {name: value + index for index, name in enumerate(METRICS)}
 
-    monkeypatch.setattr(evaluation, "score", score)
+    monkeypatch.setattr(scoring, "score", score)
     return calls
 
 
@@ -161,7 +166,7 @@ def test_pairs_refuses_what_holds_none(tmp_path):
 def test_results_have_the_promised_shape(folder, quick):
     results = evaluate(Fake(), folder, jobs=1)
     assert results["files"] == 6 and results["errors"] == [] and results["policy"] == "learned"
-    for key in (*evaluation.METRICS, "mmacs_per_second", "activation"):
+    for key in (*METRICS, "mmacs_per_second", "activation"):
         values = [row[key] for row in results["per_file"]]
         assert results[key] == pytest.approx(np.mean(values), abs=1e-6)
         low, high = results[f"{key}_ci"]
@@ -245,7 +250,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(folder, quick, monkeypatch,
 def test_missing_values_are_counted_and_left_out(folder, monkeypatch):
     values = iter([None, 2.0, 3.0, 4.0, 5.0, 6.0])
     monkeypatch.setattr(
-        evaluation, "score", lambda *_: {**dict.fromkeys(evaluation.METRICS, 1.0), "pesq": next(values)}
+        scoring, "score", lambda *_: {**dict.fromkeys(METRICS, 1.0), "pesq": next(values)}
     )
     results = evaluate(Identity(), folder, jobs=1)
     assert results["pesq"] == 4.0 and results["missing"] == {"pesq": 1} and results["stoi"] == 1.0
@@ -342,7 +347,7 @@ def test_random_gates_follow_the_rates_and_the_seed(folder, quick):
     for name, gate in one["gates"].items():
         assert gate["rate"] == pytest.approx(learned["gates"][name]["rate"], abs=0.06)
         assert gate["std_utterances"] < 0.1 < gate["std_within_utterance"]
-    plan = evaluation.Plan(rates=np.full(4, 0.5))
+    plan = Plan(rates=np.full(4, 0.5))
     gates = np.concatenate([plan.gates(str(file), np.zeros(160000), 4) for file in range(4)])
     assert np.abs(np.corrcoef(gates.T) - np.eye(4)).max() < 0.06  # gates apart from each other
     assert abs(np.corrcoef(gates[1:, 0], gates[:-1, 0])[0, 1]) < 0.06  # and frames too
@@ -352,7 +357,7 @@ def test_energy_opens_on_loud_frames(folder, quick):
     energy = evaluate(Fake(), folder, jobs=1, policy="energy")
     assert len({gate["rate"] for gate in energy["gates"].values()}) == 1 and np.isfinite(energy["threshold_db"])
     wave = np.r_[np.full(16000, 0.01), np.full(16000, 0.1), np.full(16000, 0.01)]
-    gates = evaluation.Plan(threshold=0.0).gates("any", wave, 4)
+    gates = Plan(threshold=0.0).gates("any", wave, 4)
     assert gates.shape[1] == 4 and not gates[:60].any() and gates[66:120].all() and not gates[130:].any()
 
 
@@ -386,7 +391,7 @@ def test_gate_statistics_are_finite_where_rounding_leaves_the_range():
     """Weights of 376 and 211 frames once summed to 1.0000000000000002, and its deviation was no number."""
     for files in range(1, 200):
         decided = [SimpleNamespace(frames=200 + 7 * i % 177, rates=np.ones(1), switches=np.zeros(1)) for i in range(files)]
-        assert evaluation._gate_statistics(["a"], decided)["a"]["std_frames"] == 0
+        assert gate_statistics(["a"], decided)["a"]["std_frames"] == 0
 
 
 def test_gate_statistics_show_a_collapsed_gate(folder, quick):
@@ -427,8 +432,8 @@ def test_spearman_is_scipys():
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 6, 50), rng.integers(0, 9, 50)  # with ties
-    assert evaluation.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-6)
-    assert evaluation.spearman([1, 2, None], [1, 2, 3]) is None
+    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-6)
+    assert spearman([1, 2, None], [1, 2, 3]) is None
 
 
 def test_pairing_sees_what_the_means_do_not():
@@ -500,3 +505,9 @@ def test_table_of_a_gated_model(folder, quick):
 def test_the_commit_is_marked_where_files_differ():
     commit = provenance.commit()
     assert commit is None or len(commit.rstrip("+")) == 12
+
+
+def test_what_an_interval_says():
+    assert [verdict(interval) for interval in ([0.1, 0.2], [-0.2, -0.1], [-0.1, 0.1], [0.0, 0.2])] == [
+        "better", "worse", "undecided", "undecided"
+    ]  # fmt: skip

@@ -16,7 +16,8 @@ from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
 from dsn_lite.network.weights import save
 from dsn_lite.slimmable.choice import thermometer
-from dsn_lite.slimmable.demucs.network import DemucsConfig, Mix, SlimDemucs
+from dsn_lite.slimmable.demucs.network import DemucsConfig, SlimDemucs
+from dsn_lite.slimmable.demucs.parts import Mix
 from dsn_lite.slimmable.demucs.stream import SEGMENT, SEGMENT_FRAMES, level_out
 
 RATE = 16_000

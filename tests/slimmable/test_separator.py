@@ -15,8 +15,8 @@ from dsn_lite.audio.spectral import FRAMES_PER_SECOND, frame_count
 from dsn_lite.errors import InputError
 from dsn_lite.network.weights import save
 from dsn_lite.slimmable.layers import active
+from dsn_lite.slimmable.separator import Separator, SeparatorConfig
 from dsn_lite.slimmable.separator.loss import separation_loss
-from dsn_lite.slimmable.separator.network import Separator, SeparatorConfig
 
 WIDTHS = (0.125, 0.25, 0.5, 1.0)
 HIDDEN, CHUNK = 16, 4

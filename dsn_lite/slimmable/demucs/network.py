@@ -15,25 +15,38 @@ signal may change from segment to segment, and the past that a wide segment look
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsn_lite.audio.spectral import HOP, WINDOW, power, stft
+from dsn_lite.audio.checks import as_channels, as_rate
+from dsn_lite.audio.resampling import fit, resample
+from dsn_lite.audio.spectral import HOP, SAMPLE_RATE
+from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
-from dsn_lite.policy import erb_pooling
+from dsn_lite.network.enhance import Result
 from dsn_lite.settings import Count, Positive, Range, build, check, plain
 from dsn_lite.slimmable.choice import step_names
 from dsn_lite.slimmable.cost import WidthCount, rows
+from dsn_lite.slimmable.demucs.parts import (
+    KERNEL,
+    STRIDE,
+    Decoder,
+    Encoder,
+    Mix,
+    Router,
+    State,
+    begin_as_bands,
+    equal_runs,
+    tail,
+)
 from dsn_lite.slimmable.demucs.stream import SEGMENT, SEGMENT_FRAMES, SegmentRunner, level_out
-from dsn_lite.slimmable.layers import SlimConv1d, SlimConvTranspose1d, SlimGRU, SlimNorm
+from dsn_lite.slimmable.layers import SlimGRU, SlimNorm
 
-KERNEL, STRIDE = 8, 4
 LEVELS = 4
 
 
@@ -80,179 +93,6 @@ class DemucsConfig:
         return plain(self)
 
 
-class State(NamedTuple):
-    """What the network remembers between runs; channels that were not active are zero."""
-
-    convolutions: tuple[Tensor, ...]
-    """The last positions before each convolution, [B, C, 4] a level."""
-    transposed: tuple[Tensor, ...]
-    """The last position before each transposed convolution, [B, C, 1], deepest level first."""
-    recurrent: Tensor
-    """State of the GRU, [layers, B, C]."""
-
-
-class Mix(torch.autograd.Function):
-    """``y = sum over w of choice[w] * y_w``, each y_w [B, n_w, T] filled up with zeros to the widest."""
-
-    @staticmethod
-    def forward(ctx, choice: Tensor, *candidates: Tensor) -> Tensor:
-        """Mix candidates [B, n_w, T] by the choice [B, S, W] of their S segments."""
-        batch, segments, _ = choice.shape
-        mixed = candidates[-1].new_zeros(batch, candidates[-1].shape[1], segments, candidates[-1].shape[-1] // segments)
-        for index, candidate in enumerate(candidates):
-            mixed[:, : candidate.shape[1]].addcmul_(
-                candidate.view(batch, -1, *mixed.shape[2:]), choice[:, None, :, index, None]
-            )
-        ctx.save_for_backward(choice, *candidates)
-        return mixed.flatten(2)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Each candidate has the gradient where it is chosen; the choice has that of every candidate."""
-        choice, *candidates = ctx.saved_tensors
-        gradient = gradient.unflatten(-1, (choice.shape[1], -1))
-        own, back = [], []
-        for index, candidate in enumerate(candidates):
-            part = gradient[:, : candidate.shape[1]]
-            if ctx.needs_input_grad[0]:
-                own.append(torch.einsum("bcsp,bcsp->bs", part, candidate.view(part.shape)))
-            back.append((part * choice[:, None, :, index, None]).flatten(2))
-        return torch.stack(own, -1) if own else None, *back
-
-
-class Encoder(nn.Module):
-    """Normalisation from the third level on, convolution, ReLU, 1x1 convolution, gated linear unit."""
-
-    def __init__(self, inputs: int, outputs: int, *, normalised: bool):
-        super().__init__()
-        self.norm = SlimNorm(inputs, axis=1) if normalised else None
-        self.convolution = SlimConv1d(inputs, outputs, KERNEL, stride=STRIDE, full_in=True)
-        self.mixing = SlimConv1d(outputs, outputs, 1, parts=2, full_out=True)
-        _keep_power(self.convolution, inputs * KERNEL, 2.0)
-        _keep_power(self.mixing, outputs, 4.0)
-
-    def forward(self, x: Tensor, width: float, past: Tensor | None) -> Tensor:
-        """Map x [B, C in, T], already normalised, to [B, C out, T / 4]; `past` came before it."""
-        return functional.glu(self.mixing(self.convolution(x, width, past).relu(), width), 1)
-
-
-class Decoder(nn.Module):
-    """1x1 convolution, gated linear unit, transposed convolution, and ReLU except at the end."""
-
-    def __init__(self, inputs: int, outputs: int, *, last: bool):
-        super().__init__()
-        self.last = last
-        self.mixing = SlimConv1d(inputs, inputs, 1, parts=2, full_in=True)
-        self.convolution = SlimConvTranspose1d(inputs, outputs, KERNEL, stride=STRIDE, full_out=True)
-        _keep_power(self.mixing, inputs, 4.0)
-        _keep_power(self.convolution, inputs * KERNEL // STRIDE, 1e-4 if last else 1.0)
-
-    def mix(self, x: Tensor, width: float) -> Tensor:
-        """Map x [B, C, T] to the active inner channels [B, n, T]: the part without memory."""
-        return functional.glu(self.mixing(x, width), 1)
-
-    def expand(self, x: Tensor, width: float, past: Tensor | None) -> Tensor:
-        """Map inner channels [B, n or more, T] to [B, C out, 4 T]."""
-        y = self.convolution(x, width, past)
-        return y if self.last else y.relu()
-
-
-def _keep_power(layer: nn.Module, fan_in: int, gain: float) -> None:
-    """Weights that multiply the power by `gain` at full width, and no bias."""
-    nn.init.normal_(layer.weight, std=math.sqrt(gain / fan_in))
-    nn.init.zeros_(layer.bias)
-
-
-def _begin_as_bands(encoder: Encoder, below: Decoder, decoder: Decoder) -> None:
-    """Let the outermost level begin as a bank of bands whose gates are almost shut.
-
-    The first eight channels are the cosine transform of the newest four samples, each band once with either sign because of
-    the ReLU, and the decoder turns them back. The gated linear unit in front of it lets 5 % through at first: of the input
-    that much is taken for noise. From there on learning which band to subtract when is learning a mask, which takes some
-    hundred steps; from random weights a network of this size needs thousands to hear a wave at all.
-    """
-    bands = STRIDE
-    k, n = torch.arange(bands)[:, None], torch.arange(bands)
-    cosines = torch.cos(math.pi / bands * (n + 0.5) * k) * math.sqrt(2 / bands)
-    cosines[0] /= math.sqrt(2)
-    signed = torch.stack([cosines, -cosines], 1).flatten(0, 1)  # band 0, its negative, band 1, ...
-    with torch.no_grad():
-        count = min(len(signed), encoder.convolution.outputs)
-        signed = signed[:count]
-        encoder.convolution.weight[:count].zero_()[:, 0, -bands:] = signed
-        below.convolution.weight *= 0.1  # what comes from the deeper levels must not drown them
-        for mixing in (encoder.mixing, decoder.mixing):
-            mixing.weight *= 0.2
-            mixing.weight[range(count), range(count), 0] += 1.0
-        encoder.mixing.bias[encoder.mixing.outputs :] = 3.0
-        decoder.mixing.bias[decoder.mixing.outputs :] = -3.0
-        decoder.convolution.weight[:count].zero_()[:, 0, :bands] = signed
-
-
-class Router(nn.Module):
-    """From what a segment sounds like, and the utilisation aimed at, to a logit for each width.
-
-    It sees the log energies of the pooled bands of the segment's short spectra, their mean and their maximum, and runs a
-    GRU over the segments. The target is one more input, so that one router serves every budget. It looks at the segment
-    that it decides on, which is what makes the network wait for one: 2048 samples, 128 ms.
-
-    Parameters
-    ----------
-    widths : how many widths there are, W.
-    bands, width : pooled bands, state size.
-
-    Examples
-    --------
-    >>> import torch
-    >>> router = Router(4, bands=16, width=8)
-    >>> logits, state = router(torch.randn(2, 4096), torch.tensor([0.1, 0.5]))
-    >>> logits.shape, state[1].shape
-    (torch.Size([2, 2, 4]), torch.Size([2, 8]))
-    """
-
-    def __init__(self, widths: int, *, bands: int, width: int):
-        super().__init__()
-        self.bands, self.width = bands, width
-        self.register_buffer("pooling", erb_pooling(bands), persistent=False)
-        self.read = nn.Linear(2 * bands + 2, width)
-        self.recurrent = nn.GRU(width, width, batch_first=True)
-        self.logits = nn.Linear(width + 2, widths)
-
-    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
-        """The hop of samples before the first, [B, 256], and the zero state, [B, width]."""
-        zero = self.read.weight.new_zeros
-        return zero(batch, HOP), zero(batch, self.width)
-
-    def forward(
-        self, wave: Tensor, target: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Logits [B, S, W] and new state from the levelled wave [B, samples], whole frames, and the targets [B]."""
-        past, hidden = self.initial_state(wave.shape[0]) if state is None else state
-        pooled = self.features(torch.cat([past, wave], -1))
-        wanted = torch.stack([target, target.log()], -1)[:, None].expand(-1, pooled.shape[1], -1)
-        x = functional.relu(self.read(torch.cat([pooled, wanted], -1)))
-        x, last = self.recurrent(x, hidden.unsqueeze(0))
-        # The target once more: what it asks for in the mean need not pass through the memory.
-        return self.logits(torch.cat([x, wanted], -1)), (wave[:, -HOP:], last.squeeze(0))
-
-    def features(self, wave: Tensor) -> Tensor:
-        """Mean and maximum [B, S, 2 * bands] over each segment of a wave [B, samples] that begins a hop before it."""
-        # The first frame lies before the wave, the last one goes beyond it.
-        spectrum = stft(wave)[:, 1:-1]
-        energies = torch.log10(power(spectrum) @ self.pooling / (WINDOW / 2) + 1e-5) / 2
-        missing = -energies.shape[1] % SEGMENT_FRAMES  # the last segment may be short of frames
-        counts = energies.new_full((math.ceil(energies.shape[1] / SEGMENT_FRAMES), 1), SEGMENT_FRAMES)
-        counts[-1] -= missing
-        split = (-1, SEGMENT_FRAMES)
-        total = functional.pad(energies, (0, 0, 0, missing)).unflatten(1, split).sum(2)
-        highest = functional.pad(energies, (0, 0, 0, missing), value=-math.inf).unflatten(1, split).amax(2)
-        return torch.cat([total / counts, highest], -1)
-
-    def macs(self) -> int:
-        """Multiply-accumulates of one segment; the spectra and their fixed pooling are not counted."""
-        return self.width * (self.read.in_features + 6 * self.width) + self.logits.weight.numel()
-
-
 class SlimDemucs(nn.Module):
     """Noisy wave in, enhanced wave out, at one width or at one width a segment.
 
@@ -296,7 +136,7 @@ class SlimDemucs(nn.Module):
         self.decoders = nn.ModuleList(
             Decoder(wide, narrow, last=level == 0) for level, (narrow, wide) in reversed(list(enumerate(sides)))
         )
-        _begin_as_bands(self.encoders[0], self.decoders[-2], self.decoders[-1])
+        begin_as_bands(self.encoders[0], self.decoders[-2], self.decoders[-1])
         self.router = Router(len(self.widths), bands=config.router_bands, width=config.router_width)
 
     @classmethod
@@ -370,14 +210,14 @@ class SlimDemucs(nn.Module):
         x, skips, before, after = levelled[:, None], [], [], []
         for encoder, past in zip(self.encoders, state.convolutions, strict=True):
             x = x if encoder.norm is None else encoder.norm(x)
-            before.append(_tail(past, x))
+            before.append(tail(past, x))
             x = encoder(x, width, past)
             skips.append(x)
         y, recurrent = self.recurrent(self.norm(x).transpose(1, 2), width, state.recurrent)
         x = functional.pad(y, (0, x.shape[1] - y.shape[-1])).transpose(1, 2)
         for decoder, past in zip(self.decoders, state.transposed, strict=True):
             x = decoder.mix(x + skips.pop(), width)
-            after.append(_tail(past, x))
+            after.append(tail(past, x))
             x = decoder.expand(x, width, past)
         held = state.recurrent[..., recurrent.shape[-1] :]
         recurrent = torch.cat([recurrent, held], -1)
@@ -451,10 +291,10 @@ class SlimDemucs(nn.Module):
         # The router has one width and runs once a segment; its share of a frame is rounded up.
         cost = math.ceil(self.router.macs() / SEGMENT_FRAMES)
         router = rows("policy", lambda _: cost, widths[-1:], modules=[self.router])
-        return WidthCount((*layers, *router), widths)
+        return WidthCount((*layers, *router), tuple(step_names(widths)), widths)
 
-    def enhance(self, wave, sample_rate: int, *, budget: float | None = None, policy="learned"):
-        """Enhance a signal of any rate; see :meth:`dsn_lite.model.Network.enhance`.
+    def enhance(self, wave, sample_rate: int, *, budget: float | None = None, policy="learned") -> Result:
+        """Enhance a signal of any rate; see :meth:`dsn_lite.Network.enhance`.
 
         Parameters
         ----------
@@ -462,16 +302,35 @@ class SlimDemucs(nn.Module):
         budget : wanted mean width; the router was trained for 0.1 to 0.75, 0 is the narrowest and 1 the widest alone.
         policy : "learned", "open" (the widest), "closed" (the narrowest), a width such as 0.25, or gates [T, K]
         """
-        from dsn_lite.enhancement import enhance  # it is built on this module
-
-        return enhance(self, wave, sample_rate, budget=budget, policy=policy)
+        as_rate(sample_rate)
+        channels = as_channels(wave)
+        if not channels.size:
+            raise InputError("the signal has no samples")
+        waves, gates = [], []
+        for channel in channels:
+            stream = Stream(self, budget=budget, policy=policy)
+            body = stream.feed(resample(channel, sample_rate, SAMPLE_RATE)), stream.take_gates()
+            rest = stream.flush(), stream.take_gates()
+            low, used = map(np.concatenate, zip(body, rest, strict=True))
+            waves.append(fit(resample(low, SAMPLE_RATE, sample_rate), len(channel)))
+            gates.append(used)
+        counted, used = self.count(), np.stack(gates)
+        spent, span = counted.of_frames(used), counted.open - counted.closed
+        output = np.stack(waves).reshape(np.shape(wave))
+        return Result(
+            wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
+            gates=used if output.ndim == 2 else used[0],
+            frame_mmacs=spent if output.ndim == 2 else spent[0],
+            activation=max(0.0, float((spent.mean() - counted.closed) / span)),
+            mmacs_per_second=float(spent.mean()),
+        )
 
     def soften(self, share: float) -> None:
         """Subtract only ``1 - share`` of what is taken for noise, for good.
 
         A network trained on little noise is too sure of itself on noises it has not heard, and on speech that is nearly
         clean. What share helps is measured on the validation split (``tools/soften.py``); see also
-        :meth:`dsn_lite.model.Network.soften`.
+        :meth:`dsn_lite.Network.soften`.
 
         Examples
         --------
@@ -490,25 +349,3 @@ class SlimDemucs(nn.Module):
     def runner(self, *, budget: float | None = None, policy="learned") -> SegmentRunner:
         """What a :class:`~dsn_lite.engine.stream.Stream` of this network runs."""
         return SegmentRunner(self, budget, policy)
-
-
-def equal_runs(chosen: list[int]) -> Iterator[tuple[int, int]]:
-    """Runs of equal entries as [first, last).
-
-    Examples
-    --------
-    >>> list(equal_runs([3, 3, 0, 3]))
-    [(0, 2), (2, 3), (3, 4)]
-    """
-    first = 0
-    for index in range(1, len(chosen) + 1):
-        if index == len(chosen) or chosen[index] != chosen[first]:
-            yield first, index
-            first = index
-
-
-def _tail(past: Tensor, x: Tensor) -> Tensor:
-    """The last positions, as many as `past` [B, C, n] has, of past and x [B, fewer C, T], filled up with zeros."""
-    n = past.shape[-1]
-    recent = functional.pad(x[..., -n:], (0, 0, 0, past.shape[1] - x.shape[1]))
-    return recent if x.shape[-1] >= n else torch.cat([past, recent], -1)[..., -n:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dsn_lite._names import find, listed
 
 _HOMES = {
-    "network": "Separated Separator SeparatorConfig",
+    "network": "Separated Separator", "parts": "SeparatorConfig",
     "loss": "chunk_quality separation_loss",
     "mixtures": "FixedPair PairMixtures fixed_list",
     "train": "SeparationPlan SeparationTraining",

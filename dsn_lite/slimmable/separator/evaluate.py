@@ -19,7 +19,7 @@ from dsn_lite.audio.spectral import SAMPLE_RATE
 from dsn_lite.data.cache import progress
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr
-from dsn_lite.evaluation.scoring import mean_ci
+from dsn_lite.evaluation.statistics import mean_ci
 from dsn_lite.plots import maps as figures
 from dsn_lite.slimmable.separator.mixtures import (
     CELLS,

@@ -26,6 +26,7 @@ from dsn_lite.data.mixing import EQ_HZ, PEAK, active_rms, curve, fast_size, lay,
 from dsn_lite.data.pieces import Piece, fill, talk
 from dsn_lite.data.recipes import Layer
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.folders import Pair, read_pair
 
 if TYPE_CHECKING:
     from dsn_lite.data import Corpus
@@ -362,11 +363,6 @@ def render_fixed(folder: str | Path, pair: FixedPair) -> tuple[np.ndarray, np.nd
 
     Both stretches are as long as the shorter utterance.
     """
-    from dsn_lite.evaluation.scoring import (  # it reads both files of a pair as the scores of enhancement do
-        Pair,
-        read_pair,
-    )
-
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
         return read_pair(Pair(name, Path(folder) / "clean" / name, Path(folder) / "noisy" / name))
 

@@ -27,7 +27,8 @@ from dsn_lite.slimmable.separator.loss import (
     separation_loss,
 )
 from dsn_lite.slimmable.separator.mixtures import CELLS, OVERLAPS, TALKING, PairMixtures, chunk_talkers
-from dsn_lite.slimmable.separator.network import Separator, SeparatorConfig
+from dsn_lite.slimmable.separator.network import Separator
+from dsn_lite.slimmable.separator.parts import SeparatorConfig
 from dsn_lite.training.loop import Loop, Plan
 from dsn_lite.training.losses import usage_loss
 

@@ -1,0 +1,114 @@
+"""Folders of clean and noisy files of the same names."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from csv import DictReader
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dsn_lite import audio
+from dsn_lite.audio.spectral import SAMPLE_RATE
+from dsn_lite.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One noisy file and its clean original."""
+
+    name: str
+    clean: Path
+    noisy: Path
+    snr_db: float | None = None
+
+
+def pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
+    """Find the pairs of a folder.
+
+    Parameters
+    ----------
+    folder
+        Holds ``clean/`` and ``noisy/`` with wav or flac files of the same names, and perhaps ``pairs.csv`` with the
+        columns ``file`` and ``snr_db``.
+
+    Returns
+    -------
+    tuple
+        The pairs in the order of their names, and a line for each file that has no partner or is wrongly listed.
+
+    Raises
+    ------
+    InputError
+        There is not one pair, or ``pairs.csv`` lacks a column.
+    """
+    folder = Path(folder)
+    names = {}
+    for kind in ("clean", "noisy"):
+        if not (folder / kind).is_dir():
+            raise InputError(
+                f"{folder}: has no folder {kind}/; put clean/ and noisy/ files of the same names into it"
+            )
+        names[kind] = {
+            path.name
+            for path in (folder / kind).iterdir()
+            if path.suffix.lower() in (".wav", ".flac") and not path.name.startswith(".")
+        }
+    snr, errors = _listed_snr(folder / "pairs.csv")
+    both = sorted(names["clean"] & names["noisy"])
+    if not both:
+        raise InputError(
+            f"{folder}: holds no pair; give wav or flac files the same names in clean/ and noisy/"
+        )
+    for kind, other in (("clean", "noisy"), ("noisy", "clean")):
+        errors += [
+            f"{kind}/{name}: has no partner {other}/{name}; add it or remove the file"
+            for name in sorted(names[kind] - names[other])
+        ]
+    known = names["clean"] | names["noisy"]
+    errors += [
+        f"pairs.csv: lists {name}, which is not there; add it or remove the row"
+        for name in snr
+        if name not in known
+    ]
+    found = [Pair(name, folder / "clean" / name, folder / "noisy" / name, snr.get(name)) for name in both]
+    return found, errors
+
+
+def _listed_snr(path: Path) -> tuple[dict[str, float | None], list[str]]:
+    if not path.exists():
+        return {}, []
+    listed, errors = {}, []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = DictReader(file)
+            if not {"file", "snr_db"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path}: lacks the columns file and snr_db; name them in its first line")
+            for row in reader:
+                value = None
+                with suppress(ValueError, TypeError):
+                    value = float(row["snr_db"])
+                if value is None or not np.isfinite(value):
+                    errors.append(
+                        f"pairs.csv: the SNR {row['snr_db']!r} of {row['file']} is no number; write it in dB"
+                    )
+                    value = None
+                listed[row["file"]] = value
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+    return listed, errors
+
+
+def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Clean and noisy [samples] at 16 kHz, mean of the channels."""
+    waves = []
+    for path in (pair.clean, pair.noisy):
+        sound = audio.read(path, strict=True)
+        waves.append(audio.to_mono(audio.resample(sound.wave, sound.sample_rate, SAMPLE_RATE)))
+    clean, noisy = waves
+    if len(clean) != len(noisy):
+        raise InputError(
+            f"{pair.name}: clean has {len(clean)} samples at 16 kHz, noisy {len(noisy)}; cut them to the same length"
+        )
+    return clean, noisy
