@@ -34,7 +34,7 @@ class KernelEngine:
         self.shift = np.float32(shift)
         self.gate_count, self._decides = len(network.gate_names), network.policy is not None
         self._start, self._weights = packed.memory, _aligned(packed.weights)
-        self._tables = packed.plan, packed.table, packed.order
+        self._numbers = packed.numbers
         self.memory = _aligned(self._start)
 
     def reset(self) -> None:
@@ -69,7 +69,7 @@ class KernelEngine:
             used = gates
         else:
             used = (np.asarray(gates) != 0).astype(np.uint8)
-        function(given, used, out, decides, self.shift, self._weights, self.memory, *self._tables)
+        function(given, used, out, decides, self.shift, self._weights, self.memory, self._numbers)
         return out, used
 
 

@@ -15,9 +15,9 @@ ALWAYS, MEAN, LEVEL, HEADER = 0, 1, 4, 16
 """Cells of the memory: one that is never zero, the running mean (3 of them), the level; then what a network needs."""
 (
     WIDTH, BANDS, PHASES, STATIC, DYNAMIC, END, POLICY, SEEN, SPECTRUM, MASK, PAST, OVERLAP, ROOM,
-    FORWARD_1, FORWARD_2, BACKWARD_2, BACKWARD_1, TWIDDLE, WINDOWED, SIGNS,
-) = range(20)  # fmt: skip
-PLAN = 20
+    FORWARD_1, FORWARD_2, BACKWARD_2, BACKWARD_1, TWIDDLE, WINDOWED, SIGNS, ORDER,
+) = range(21)  # fmt: skip
+PLAN = 21
 """Entries of the plan: sizes, the first operation of each part, and where what lies in the blocks."""
 GATHER, CONVOLVE, BAND_OFFSETS, ATTENTION, LINEAR, RECURRENT = (
     ops.GATHER, ops.CONVOLVE, ops.BANDS, ops.ATTENTION, ops.LINEAR, ops.RECURRENT
@@ -75,10 +75,10 @@ def _answer(mask, spectrum, phases):
 
 
 @jit
-def _run_table(first, last, gates, weights, memory, table, width, bands):
+def _run_table(first, last, gates, weights, memory, numbers, width, bands):
     """Operations first .. last, in turn; those behind a closed gate do no more than hand on what they were given."""
     for number in range(first, last):
-        op = table[number]
+        op = view(numbers, PLAN + number * ops.FIELDS, 1, ops.FIELDS)[0]
         kind, gate = op[ops.KIND], op[ops.GATE]
         is_open = gate < 0 or gates[gate] != 0
         if kind == CONVOLVE:
@@ -98,45 +98,48 @@ def _run_table(first, last, gates, weights, memory, table, width, bands):
 
 
 @jit
-def _frame(gates, decides, shift, weights, memory, plan, table):
+def _frame(gates, decides, shift, weights, memory, numbers):
     """One frame, in place: the spectrum [2 * P, W] in the memory."""
+    plan = numbers[:PLAN]
     width, bands, phases = plan[WIDTH], plan[BANDS], plan[PHASES]
     spectrum, mask = view(memory, plan[SPECTRUM], 2 * phases, width), view(memory, plan[MASK], 2 * phases, width)
     _see(spectrum, view(memory, plan[SEEN], 6 * phases, width), memory, phases)
-    _run_table(plan[STATIC], plan[DYNAMIC], gates, weights, memory, table, width, bands)
+    _run_table(plan[STATIC], plan[DYNAMIC], gates, weights, memory, numbers, width, bands)
     if decides:
-        ops.decide(table[plan[POLICY]], shift, gates, weights, memory, width, bands)
+        op = view(numbers, PLAN + plan[POLICY] * ops.FIELDS, 1, ops.FIELDS)[0]
+        ops.decide(op, shift, gates, weights, memory, width, bands)
     is_needed = len(gates) == 0
     for k in range(len(gates)):
         is_needed |= gates[k] != 0
     if is_needed:
-        _run_table(plan[DYNAMIC], plan[END], gates, weights, memory, table, width, bands)
+        _run_table(plan[DYNAMIC], plan[END], gates, weights, memory, numbers, width, bands)
     _answer(mask, spectrum, phases)
 
 
 @jit
-def run_spectra(given, gates, out, decides, shift, weights, memory, plan, table, order):
+def run_spectra(given, gates, out, decides, shift, weights, memory, numbers):
     """Frames of spectra given [T, 2 * 257] (real and imaginary parts in turn) to out [T, 2 * 257]; see :func:`run_hops`."""
-    phases, places = plan[PHASES], order[0]
+    plan, places = numbers[:PLAN], view(numbers, numbers[ORDER], 4, 288)[0]
+    phases = plan[PHASES]
     flat = view(memory, plan[SPECTRUM], 2, phases * plan[WIDTH])
     for t in range(len(out)):
         for i in range(HOP):
             flat[0, places[i]], flat[1, places[i]] = given[t, 2 * i], given[t, 2 * i + 1]
-        _frame(gates[t], decides, shift, weights, memory, plan, table)
+        _frame(gates[t], decides, shift, weights, memory, numbers)
         for i in range(HOP):
             out[t, 2 * i], out[t, 2 * i + 1] = flat[0, places[i]], flat[1, places[i]]
         out[t, 2 * HOP] = out[t, 2 * HOP + 1] = 0
 
 
 @jit
-def run_hops(given, gates, out, decides, shift, weights, memory, plan, table, order):
+def run_hops(given, gates, out, decides, shift, weights, memory, numbers):
     """Frames, one after the other: hops of samples given [T, 256] to out [T, 256], late by a hop.
 
-    gates [T, K] are read, or written where the policy `decides`. weights and memory are flat blocks, plan says where what
-    lies in them, table [n, FIELDS] what is done with it, order where the bins lie.
+    gates [T, K] are read, or written where the policy `decides`. weights and memory are flat blocks, numbers say what lies
+    where in them and what is done with it: the plan, the table of operations, the order of the bins.
     """
-    flat = view(memory, plan[SPECTRUM], 2, plan[PHASES] * plan[WIDTH])
-    room = plan[ROOM]
+    plan, order = numbers[:PLAN], view(numbers, numbers[ORDER], 4, 288)
+    flat, room = view(memory, plan[SPECTRUM], 2, plan[PHASES] * plan[WIDTH]), plan[ROOM]
     grid, rows = view(memory, room, 16, 32), view(memory, room + 512, 18, 32)
     halves, turned = view(memory, room + 1088, 18, 32), view(memory, room + 1664, 18, 32)
     past, overlap = view(memory, plan[PAST], 1, HOP)[0], view(memory, plan[OVERLAP], 1, HOP)[0]
@@ -153,7 +156,7 @@ def run_hops(given, gates, out, decides, shift, weights, memory, plan, table, or
             earlier[i], later[i] = past[i] * rising[i], fresh[i] * falling[i]
             past[i] = fresh[i]
         to_spectrum(grid, forward_1, twiddle, forward_2, rows, halves, turned, order, signs, flat[0], flat[1])
-        _frame(gates[t], decides, shift, weights, memory, plan, table)
+        _frame(gates[t], decides, shift, weights, memory, numbers)
         to_samples(flat[0], flat[1], backward_2, twiddle, backward_1, turned, halves, rows, order, signs, grid)
         target = out[t]
         for i in range(HOP):

@@ -13,14 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsn_lite.engine.kernel.products import (
-    bent_layer,
-    bent_layer_onto,
-    layer,
-    layer_onto,
-    product,
-    view,
-)
+from dsn_lite.engine.kernel.products import layer, product, view
 from dsn_lite.network.compiled import add_products, exp, f32, jit, sigmoid, tanh
 
 KIND, GATE = 0, 1
@@ -88,14 +81,8 @@ def convolve(op, is_open, weights, memory, width):
         first = view(memory, x + p * x_step, x_rows, width)
         second = view(memory, y + p * y_step, rows, width)
         result = view(memory, out + p * out_step, units, width)
-        if bends == 0 and not adds:
-            layer(matrix, first, second, result)
-        elif bends == 0:
-            layer_onto(matrix, first, second, view(memory, base + p * base_step, units, width), result)
-        elif adds:
-            bent_layer_onto(matrix, first, second, view(memory, base + p * base_step, units, width), result)
-        else:
-            bent_layer(matrix, first, second, result)
+        other = view(memory, base + p * base_step, units, width) if adds else result
+        layer(matrix, first, second, result, other, bends != 0, adds)
     memory[out_alive] = _ONE
 
 
@@ -159,7 +146,7 @@ def attend(op, weights, memory, width, bands):
     scores = view(memory, room + 4 * third * width, bands, width)
     rest = view(memory, room + (4 * third + bands) * width, 2, width)
     most, total = rest[0], rest[1]
-    layer(view(weights, w, 1 + inputs, 3 * third), given, nothing, projected)
+    layer(view(weights, w, 1 + inputs, 3 * third), given, nothing, projected, projected, False, False)
     for head in range(heads):
         query = projected[head * size : (head + 1) * size]
         key = projected[third + head * size : third + (head + 1) * size]
@@ -174,9 +161,9 @@ def attend(op, weights, memory, width, bands):
             row = result[c]
             for f in range(len(total)):
                 row[f] *= total[f]
-    layer_onto(
-        view(weights, w_out, 1 + third, units), mixed, nothing, view(memory, base, units, width),
-        view(memory, out, units, width),
+    layer(
+        view(weights, w_out, 1 + third, units), mixed, nothing, view(memory, out, units, width),
+        view(memory, base, units, width), False, True,
     )  # fmt: skip
 
 
@@ -186,10 +173,11 @@ def feed_forward(op, weights, memory, width):
     inputs, units, base, out, x = op[2], op[3], op[4], op[5], op[6]
     up, down, hidden, room = op[7], op[8], op[9], op[10]
     given, nothing, between = view(memory, x, inputs, width), view(memory, x, 0, width), view(memory, room, hidden, width)
-    bent_layer(view(weights, up, 1 + inputs + 1, hidden), given, nothing, between)  # the slopes are zero
-    layer_onto(
-        view(weights, down, 1 + hidden, units), between, nothing, view(memory, base, units, width),
-        view(memory, out, units, width),
+    # A PReLU whose slopes are zero is a ReLU.
+    layer(view(weights, up, 1 + inputs + 1, hidden), given, nothing, between, between, True, False)
+    layer(
+        view(weights, down, 1 + hidden, units), between, nothing, view(memory, out, units, width),
+        view(memory, base, units, width), False, True,
     )  # fmt: skip
 
 
@@ -199,28 +187,23 @@ def recur(op, weights, memory, width):
     inputs, units, base, out, x = op[2], op[3], op[4], op[5], op[6]
     w, w_step, w_out, groups, size, states, room = op[7], op[8], op[9], op[10], op[11], op[12], op[13]
     given, nothing = view(memory, x, inputs, width), view(memory, x, 0, width)
-    both, new, own = (
-        view(memory, room, 2 * size, width), view(memory, room + 2 * size * width, size, width),
-        view(memory, room + 3 * size * width, size, width),
-    )  # fmt: skip
-    resets, updates, news, owns = (
-        view(memory, room, 4, size * width)[0], view(memory, room, 4, size * width)[1],
-        view(memory, room, 4, size * width)[2], view(memory, room, 4, size * width)[3],
-    )  # fmt: skip
+    gates, flat = view(memory, room, 4 * size, width), view(memory, room, 4, size * width)
+    both, new, own = gates[: 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+    resets, updates, news, owns = flat[0], flat[1], flat[2], flat[3]
     for group in range(groups):
         first = w + group * w_step
         past = view(memory, states + group * size * width, size, width)
-        layer(view(weights, first, 1 + inputs + size, 2 * size), given, past, both)
+        layer(view(weights, first, 1 + inputs + size, 2 * size), given, past, both, both, False, False)
         first += (1 + inputs + size) * 2 * size
-        layer(view(weights, first, 1 + inputs, size), given, nothing, new)
-        layer(view(weights, first + (1 + inputs) * size, 1 + size, size), past, nothing, own)
+        layer(view(weights, first, 1 + inputs, size), given, nothing, new, new, False, False)
+        layer(view(weights, first + (1 + inputs) * size, 1 + size, size), past, nothing, own, own, False, False)
         state = past.reshape(-1)
         for i in range(len(state)):
             candidate = tanh(news[i] + sigmoid(resets[i]) * owns[i])
             state[i] = candidate + sigmoid(updates[i]) * (state[i] - candidate)
-    layer_onto(
+    layer(
         view(weights, w_out, 1 + groups * size, units), view(memory, states, groups * size, width), nothing,
-        view(memory, base, units, width), view(memory, out, units, width),
+        view(memory, out, units, width), view(memory, base, units, width), False, True,
     )  # fmt: skip
 
 

@@ -28,12 +28,8 @@ class Packed(NamedTuple):
     """Flat, float32."""
     memory: np.ndarray
     """What a stream remembers before its first frame, and room to work in; flat, float32."""
-    plan: np.ndarray
-    """Sizes and places; see ``frame``."""
-    table: np.ndarray
-    """Operations [n, FIELDS]."""
-    order: np.ndarray
-    """Where the bins lie; see ``transforms.orders``."""
+    numbers: np.ndarray
+    """Flat, int64: the plan (see ``frame``), the table of operations, the order of the bins."""
 
 
 class Rows(NamedTuple):
@@ -262,7 +258,9 @@ class _Packer:
             plan[name] = self.weight(matrix)
         memory = np.zeros(self.cells, np.float32)
         memory[frame.ALWAYS] = 1
-        return Packed(np.concatenate(self.blocks), memory, plan, np.array(table, np.int64), order)
+        flat = np.array(table, np.int64).ravel()
+        plan[frame.ORDER] = len(plan) + len(flat)
+        return Packed(np.concatenate(self.blocks), memory, np.concatenate([plan, flat, order.ravel()]))
 
 
 _RESIDUALS = {"attention": _Packer.attention, "linear": _Packer.linear, "recurrent": _Packer.recurrent}

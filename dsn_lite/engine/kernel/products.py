@@ -157,27 +157,10 @@ def product(w, x, out):
 
 
 @jit
-def layer(w, x, y, out):
-    """out [N, W] = w.T @ [1, x, y]: the first row of w [1 + K, N] is the bias."""
-    _product(w, x, y, out, out, True, False, False)
+def layer(w, x, y, out, base, bends, adds):
+    """out [N, W] = w.T @ [1, x, y], perhaps through a PReLU, perhaps plus base [N, W].
 
-
-@jit
-def layer_onto(w, x, y, base, out):
-    """out [N, W] = base + w.T @ [1, x, y]."""
-    _product(w, x, y, out, base, True, False, True)
-
-
-@jit
-def bent_layer(w, x, y, out):
-    """out [N, W] = PReLU of w.T @ [1, x, y]; the last row of w [1 + K + 1, N] holds the slopes.
-
-    Where y has no rows, those of w that stand for it are not read.
+    The first row of w [1 + K, N] is the bias; where the result `bends`, one row more holds the slopes. Where y has no
+    rows, those of w that stand for it are not read.
     """
-    _product(w, x, y, out, out, True, True, False)
-
-
-@jit
-def bent_layer_onto(w, x, y, base, out):
-    """out [N, W] = base + PReLU of w.T @ [1, x, y]."""
-    _product(w, x, y, out, base, True, True, True)
+    _product(w, x, y, out, base, True, bends, adds)
