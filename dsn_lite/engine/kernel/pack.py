@@ -12,6 +12,7 @@ import numpy as np
 from dsn_lite.audio.spectral import HOP
 from dsn_lite.engine.kernel import frame, ops, transforms
 from dsn_lite.engine.kernel.products import COLUMNS
+from dsn_lite.engine.kernel.taps import edges_of, taps_of
 from dsn_lite.network.folded import Arrays, FoldedLayer, fold, fold_policy
 from dsn_lite.network.model import BINS, Network
 
@@ -40,16 +41,6 @@ class Rows(NamedTuple):
     channels: int
     alive: int = frame.ALWAYS
     """Cell that tells whether there is anything in them but zeros."""
-
-
-class Taps(NamedTuple):
-    """One matrix of a convolution."""
-
-    first: int
-    """Phase of the input that its first tap reads for output phase `shift`."""
-    weight: np.ndarray
-    """[taps, inputs, outputs]"""
-    shift: int = 0
 
 
 def pack(network: Network) -> Packed:
@@ -101,7 +92,7 @@ class _Packer:
     # ------------------------------------------------------------------------------------------------ memory
     def with_edges(self, row: FoldedLayer, channels: dict[str, int]) -> dict[str, Rows]:
         """Rows for the input of a convolution, with room for the phases beside its own."""
-        low, high = _edges(row)
+        low, high = edges_of(row)
         rows = {}
         for part, count in channels.items():
             start = self.room((low + row.bands // self.bands + high) * count * self.width) + low * count * self.width
@@ -158,7 +149,7 @@ class _Packer:
     def gather(self, number: int) -> None:
         """Lay the input of a convolution; behind the middle it is elsewhere."""
         row, source = self.layers[number], self.here
-        low, high = _edges(row)
+        low, high = edges_of(row)
         if number and self.layers[number - 1].kind not in CONVOLUTIONS:
             self.middle = self.here["static"]
             self.here = self.with_edges(row, {part: rows.channels for part, rows in source.items()})
@@ -174,7 +165,7 @@ class _Packer:
         base = None if row.kind == "mask" and part == "static" else base
         phases, width = row.bands // self.bands, self.width
         step_in, step_out = (row.stride, 1) if row.kind == "down" else (1, row.stride)
-        for taps in _taps(row, arrays):
+        for taps in taps_of(row, arrays):
             count, _, units = taps.weight.shape
             slopes = [np.resize(arrays["slope"], units)] if "slope" in arrays else []
             parts = np.split(taps.weight, [static.channels], axis=1)
@@ -269,34 +260,6 @@ _RESIDUALS = {"attention": _Packer.attention, "linear": _Packer.linear, "recurre
 def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """[1 + K, N] of weight [N, K] and bias [N], as a product reads it."""
     return np.concatenate([bias[None], weight.T])
-
-
-def _taps(row: FoldedLayer, arrays: Arrays) -> list[Taps]:
-    """The matrices that a convolution comes to."""
-    weight, stride = arrays["weight"].transpose(2, 1, 0), row.stride  # [taps, inputs, outputs]
-    kernel, half = len(weight), len(weight) // 2
-    if row.kind == "down":
-        return [Taps(-half, weight)]
-    parts = []
-    for shift in range(stride):  # output band stride * i + shift hears band i + q through tap shift + half - stride * q
-        heard = [q for q in range(-kernel, kernel + 1) if 0 <= shift + half - stride * q < kernel]
-        parts.append(Taps(heard[0] if heard else 0, weight[[shift + half - stride * q for q in heard]], shift))
-    if row.kind == "up":
-        return parts
-    # The mask has but two outputs: one product for all shifts keeps more sums in flight than one for each.
-    first, last = min(part.first for part in parts), max(part.first + len(part.weight) for part in parts)
-    union = np.zeros((last - first, weight.shape[1], 2 * stride), np.float32)
-    for part in parts:
-        start, column = part.first - first, 2 * part.shift
-        union[start : start + len(part.weight), :, column : column + 2] = part.weight
-    return [Taps(first, union)]
-
-
-def _edges(row: FoldedLayer) -> tuple[int, int]:
-    """Phases below 0 and above P - 1 that a convolution reads."""
-    taps, step = _taps(row, row.static), row.stride if row.kind == "down" else 1
-    # The last output phase reads from step * (outputs - 1) on; the input has step * outputs phases.
-    return max(0, *(-part.first for part in taps)), max(0, *(part.first + len(part.weight) - step for part in taps))
 
 
 def _rows_of_room(row: FoldedLayer, bands: int) -> int:
