@@ -7,9 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
+from dsn_lite.audio.offset import block_offset
 from dsn_lite.audio.spectral import HOP, WINDOW
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
+from dsn_lite.model import Network as Former
+from dsn_lite.network.model import Network
 
 ENGINES = ("auto", "kernel", "onnx", "torch")
 
@@ -20,7 +22,8 @@ class Engine(Protocol):
     """Runs the frames of one stream through a network and remembers its state.
 
     An engine that has the Fourier transforms inside offers ``run_samples(samples, gates)`` as well: float32 samples
-    [T, HOP] to finished samples [T, HOP], late by a hop, and gates. Others are given it by :class:`Transforms`.
+    [T, HOP] to finished samples [T, HOP], late by a hop, and gates; and ``rest``, see there. Others are given both by
+    :class:`Transforms`.
     """
 
     name: str
@@ -48,13 +51,13 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, network: Network, shift: float = 0.0):
+    def __init__(self, network: Network | Former, shift: float = 0.0):
         self.network, self.shift = network, shift
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
-        self.state = self.network.initial_state(1)
+        self.state = None
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Engine`."""
@@ -75,19 +78,28 @@ class Transforms:
     Parameters
     ----------
     engine : Engine
+    blocks_offset : whether offsets are blocked at the input; see :mod:`dsn_lite.audio.offset`.
     """
 
-    def __init__(self, engine: Engine):
-        self.engine = engine
+    def __init__(self, engine: Engine, blocks_offset: bool = False):
+        self.engine, self.blocks_offset = engine, blocks_offset
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
         self.engine.reset()
         self._past = self._overlap = np.zeros(HOP, np.float32)  # replaced and never written to
+        self._mean: float | None = None
+
+    @property
+    def rest(self) -> float:
+        """What a signal goes on with when it has ended: zero, or its running mean."""
+        return self._mean or 0.0
 
     def run_samples(self, samples: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Engine`."""
+        if self.blocks_offset:
+            samples, self._mean = block_offset(samples, self._mean)
         hops = np.concatenate((self._past[None], samples))
         windows = np.lib.stride_tricks.sliding_window_view(hops.reshape(-1), WINDOW)[::HOP]
         spectrum = np.fft.rfft(windows * _WINDOW).astype(np.complex64)
@@ -100,7 +112,7 @@ class Transforms:
         return blocks, used
 
 
-def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
+def make_engine(name: str, network: Network | Former, shift: float = 0.0) -> Engine:
     """An engine by name.
 
     Parameters
@@ -112,24 +124,27 @@ def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
 
     Examples
     --------
-    >>> from dsn_lite.config import Config
+    >>> from dsn_lite.network.config import Config
     >>> make_engine("torch", Network(Config.preset("tiny")).eval()).name
     'torch'
     """
     if name not in ENGINES:
         raise InputError(f"engine is {name!r}; choose one of {', '.join(ENGINES)}, or give an Engine")
+    is_former = isinstance(network, Former)
     if name == "onnx":
-        from dsn_lite.export import OnnxEngine
+        from dsn_lite import export
+        from dsn_lite.engine import onnx
 
-        return OnnxEngine(network, shift)
+        return (export if is_former else onnx).OnnxEngine(network, shift)
     if name in ("auto", "kernel"):
         try:
-            from dsn_lite.kernel import KernelEngine
+            from dsn_lite import kernel as former
+            from dsn_lite.engine.kernel.engine import KernelEngine
         except ImportError as error:
             if name == "kernel":
                 warnings.warn(
                     f"no compiled kernel ({error}); PyTorch runs instead, slower: pip install numba", stacklevel=2
                 )
         else:
-            return KernelEngine(network, shift)
+            return (former.KernelEngine if is_former else KernelEngine)(network, shift)
     return TorchEngine(network, shift)

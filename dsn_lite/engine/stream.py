@@ -15,7 +15,8 @@ from dsn_lite.audio.checks import as_mono, as_output
 from dsn_lite.audio.spectral import HOP
 from dsn_lite.engine.engines import Engine, Transforms, make_engine
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
+from dsn_lite.model import Network as Former
+from dsn_lite.network.model import Network
 
 BLOCK_SAMPLES = 320_000
 """Samples computed at once when a long chunk is fed (20 s): bounds the memory."""
@@ -54,6 +55,8 @@ class Runner(Protocol):
     """Samples that are taken at once; the last call of a stream may end with fewer, in whole frames of 256."""
     delay: int
     """By how many samples what comes out is late."""
+    rest: float
+    """What a signal goes on with when it has ended."""
 
     def process(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Finished samples, float32 [m], and gates used, uint8 [T, K], of the next samples [n], float32."""
@@ -74,7 +77,9 @@ class FrameRunner:
 
     hop = delay = HOP
 
-    def __init__(self, model: Network, budget: float | None, policy: str | np.ndarray, engine: str | Engine):
+    def __init__(
+        self, model: Network | Former, budget: float | None, policy: str | np.ndarray, engine: str | Engine
+    ):
         self.gate_count = len(model.gate_names)
         self._given = None
         if isinstance(policy, str):
@@ -87,13 +92,19 @@ class FrameRunner:
         self._is_learned = isinstance(policy, str) and policy == "learned"
         self._row = np.full((1, self.gate_count), isinstance(policy, str) and policy == "open", np.uint8)
         self.engine = make_engine(engine, model, model.budget_shift(budget)) if isinstance(engine, str) else engine
-        self._inside = self.engine if hasattr(self.engine, "run_samples") else Transforms(self.engine)
+        has_transforms = hasattr(self.engine, "run_samples")
+        self._inside = self.engine if has_transforms else Transforms(self.engine, isinstance(model, Network))
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
         self._inside.reset()
         self._frames = 0
+
+    @property
+    def rest(self) -> float:
+        """See :class:`Runner`."""
+        return getattr(self._inside, "rest", 0.0)
 
     def process(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Runner`."""
@@ -132,7 +143,7 @@ class Stream:
 
     Examples
     --------
-    >>> from dsn_lite.config import Config
+    >>> from dsn_lite.network.config import Config
     >>> stream = Stream(Network(Config.preset("tiny")).eval())
     >>> [len(stream.feed(np.zeros(n, dtype=np.float32))) for n in (100, 500, 1000)], len(stream.flush())
     ([0, 256, 1024], 320)
@@ -183,7 +194,7 @@ class Stream:
         """Return the samples still inside, so that as many have come out as went in; then reset."""
         missing = self.samples_in - self.samples_out
         padding = -len(self._input) % HOP + self.runner.delay if self.samples_in else 0
-        tail = self._process(np.pad(self._input, (0, padding)))[:missing]
+        tail = self._process(np.pad(self._input, (0, padding), constant_values=self.runner.rest))[:missing]
         gates = self.gates
         self.reset()
         self.gates = gates

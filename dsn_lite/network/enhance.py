@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dsn_lite.audio.checks import as_channels, as_output, as_rate
 from dsn_lite.audio.offset import blocked_hops
 from dsn_lite.audio.resampling import fit, resample
 from dsn_lite.audio.spectral import SAMPLE_RATE, frame_count, istft, stft
@@ -41,6 +42,7 @@ class Result:
 class Enhancer(nn.Module):
     """What a network of frames and gates does with a whole signal."""
 
+    name: str
     card: dict
     gate_names: list[str]
 
@@ -66,9 +68,10 @@ class Enhancer(nn.Module):
         >>> result.wave.shape, result.gates.shape
         ((8000,), (33, 8))
         """
-        shift = self.budget_shift(budget)
-        channels = checked(wave, sample_rate)
-        waves, gates = zip(*(self._channel(one, sample_rate, shift, policy) for one in channels), strict=True)
+        shift, rate, channels = self.budget_shift(budget), as_rate(sample_rate), as_channels(wave)
+        if not channels.size:
+            raise InputError("the signal has no samples")
+        waves, gates = zip(*(self._channel(one, rate, shift, policy) for one in channels), strict=True)
         output, used = np.stack(waves).reshape(np.shape(wave)), np.stack(gates)
         counted = count(self)
         spent, switchable = counted.of_frames(used), counted.gate_macs
@@ -89,6 +92,8 @@ class Enhancer(nn.Module):
         """
         if budget is None:
             return 0.0
+        if not self.gate_names:
+            raise InputError(f"{self.name}: has no gates, so that it always costs the same; leave the budget out")
         if not 0 <= budget <= 1:
             raise InputError(f"budget is {budget}; it must lie between 0 (closed) and 1 (open)")
         if budget in (0, 1):
@@ -115,7 +120,7 @@ class Enhancer(nn.Module):
             state = output.state
             spectra.append(output.spectrum[0])
             used.append(output.gates[0].numpy().astype(np.uint8))
-        enhanced = istft(torch.cat(spectra), len(low)).numpy()
+        enhanced = as_output(istft(torch.cat(spectra), len(low)).numpy(), self.name)
         return fit(resample(enhanced, SAMPLE_RATE, sample_rate), len(wave)), np.concatenate(used)
 
 
@@ -131,23 +136,3 @@ def given_gates(policy: str | np.ndarray, frames: int, count: int) -> np.ndarray
     if len(gates) < frames:
         raise InputError(f"gates for {len(gates)} frames were given, the signal has more")
     return gates[:frames] if count else None
-
-
-def checked(wave: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
-    """The signal as float32 [channels, samples]; refuses what is empty, not finite, not sound or has no rate."""
-    samples = wave.detach().cpu().numpy() if isinstance(wave, Tensor) else np.asarray(wave)
-    if samples.ndim not in (1, 2):
-        raise InputError(f"a signal of shape {samples.shape}; give [samples] or [channels, samples]")
-    if samples.size == 0:
-        raise InputError("the signal has no samples")
-    if samples.dtype.kind != "f":
-        raise InputError(f"samples of type {samples.dtype}; give floats within -1..1 (int16 / 32768)")
-    if samples.ndim == 2 and samples.shape[0] > max(64, samples.shape[1]):
-        raise InputError(f"a signal of shape {samples.shape}; give [channels, samples], this looks transposed")
-    if not sample_rate > 0:
-        raise InputError(f"the sample rate is {sample_rate}; give it in Hz")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        channels = np.atleast_2d(samples).astype(np.float32)
-    if not np.isfinite(channels).all():
-        raise InputError("the signal holds NaN or infinite samples; leave them out or replace them by zero")
-    return channels

@@ -15,7 +15,7 @@ from dsn_lite.audio.spectral import compress, frame_count, istft, stft
 from dsn_lite.config import Config
 from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.errors import InputError
-from dsn_lite.evaluation.scoring import spearman
+from dsn_lite.evaluation.statistics import spearman
 from dsn_lite.macs import count
 from dsn_lite.model import Network
 from dsn_lite.network import gates as gating

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from dsn_lite import cli
 from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
-from dsn_lite.evaluation.scoring import spearman
+from dsn_lite.evaluation.statistics import spearman
 from dsn_lite.training import labels
 from dsn_lite.training.former import Trainer, Training
 from dsn_lite.training.run_files import CHECKPOINT, LOG, read_log

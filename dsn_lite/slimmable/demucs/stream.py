@@ -38,7 +38,7 @@ class SegmentRunner:
         Gates are those of the thermometer: nested, and the same on all frames of a segment.
     """
 
-    hop, delay = SEGMENT, 0
+    hop, delay, rest = SEGMENT, 0, 0.0
 
     def __init__(self, model, budget: float | None, policy: str | float | np.ndarray):
         if budget is not None and not 0 <= budget <= 1:
