@@ -108,7 +108,7 @@ def test_any_length(frames):
     assert pattern.shape == (5, frames, 10) and chosen.shape == (5,)
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.4, 0.3), (-0.1, 0.5, 0.5)])
-def test_impossible_shares(shares):
-    with pytest.raises(InputError, match="shares"):
+@pytest.mark.parametrize(("shares", "words"), [((0.5, 0.4, 0.3), "shares"), ((-0.1, 0.5, 0.5), "open: -0.1 does not fit")])
+def test_impossible_shares(shares, words):
+    with pytest.raises(InputError, match=words):
         Mix(open=shares[0], closed=shares[1], random=shares[2])
