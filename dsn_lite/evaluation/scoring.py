@@ -66,28 +66,19 @@ def evaluate(
     jobs: int | None = None,
     seed: int = 0,
 ) -> dict:
-    """Score a model on every pair of a folder.
+    """Score a model on every pair of a folder, at 16 kHz, on the mean of the channels, DNSMOS without levelling.
 
-    Everything is scored at 16 kHz and on the mean of the channels; DNSMOS on the signal as it is, without levelling.
-    The result depends on the files, the model, policy, budget, width and seed, not on ``jobs`` or the order of the files.
+    The result depends on the files, the model, policy, budget, width and seed, not on `jobs` or the order of the files.
 
     Parameters
     ----------
-    model
-        A network with ``enhance`` and ``gate_names``, or :class:`Identity`.
-    folder
-        See :func:`pairs`.
-    policy
-        One of :data:`~dsn_lite.evaluation.rivals.POLICIES`, or of ``WIDTH_POLICIES`` for a network of widths.
-    budget
-        Mean activation asked of the learned policy, 0 to 1; the policies of equal activation follow it.
-    width
-        One constant width in place of a policy.
-    jobs
-        Processes, of one thread each; None: one for each core. A script that asks for more than one needs the usual
-        ``if __name__ == "__main__":``.
-    seed
-        Of the random policy and of the bootstrap.
+    model : a network with ``enhance`` and ``gate_names``, or :class:`Identity`
+    folder : see :func:`~dsn_lite.evaluation.folders.pairs`
+    policy : one of :data:`~dsn_lite.evaluation.rivals.POLICIES`, or of ``WIDTH_POLICIES`` for a network of widths
+    budget : mean activation asked of the learned policy, 0 to 1; the policies of equal activation follow it
+    width : one constant width in place of a policy
+    jobs : processes, of one thread each; None: one a core. More than one needs ``if __name__ == "__main__":`` in a script
+    seed : of the random policy and of the bootstrap
 
     Returns
     -------
@@ -102,10 +93,9 @@ def evaluate(
     metrics.require_packages()
     if policy == "snr" and any(pair.snr_db is None for pair in found):
         raise InputError(f"{folder}: the policy snr needs the SNR of every file; list them in pairs.csv (file,snr_db)")
-    if isinstance(model, torch.nn.Module):
-        model = copy.deepcopy(model).cpu().eval()
-    plan = Plan(policy if width is None else width, budget)
-    results, detail, failed = _score_all(model, found, plan, min(jobs or cores(), len(found)), seed)
+    model = copy.deepcopy(model).cpu().eval() if isinstance(model, torch.nn.Module) else model
+    asked = Plan(policy if width is None else width, budget)
+    results, detail, failed = _score_all(model, found, asked, min(jobs or cores(), len(found)), seed)
     errors = [line.replace(f"{Path(folder)}{os.sep}", "") for line in errors + failed]
     if not results:
         raise InputError("; ".join(errors) or f"{folder}: nothing to score")

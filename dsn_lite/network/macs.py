@@ -129,4 +129,4 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _mmacs(macs: float) -> float:
-    return round(macs * FRAMES_PER_SECOND / 1e6, 4)
+    return macs * FRAMES_PER_SECOND / 1e6

@@ -86,48 +86,28 @@ class Spectrogram:
 
 
 def gate_map(
-    noisy: np.ndarray | Spectrogram,
-    enhanced: np.ndarray | Spectrogram,
-    gates: np.ndarray,
-    gate_names: list[str],
-    frame_mmacs: np.ndarray,
-    sample_rate: int = RATE,
-    *,
-    levels: tuple[float, float] | None = None,
-    snr: float | None = None,
-    title: str = "",
-    path: str | Path | None = None,
-) -> Figure:
+    noisy: np.ndarray | Spectrogram, enhanced: np.ndarray | Spectrogram, gates: np.ndarray, gate_names: list[str],
+    frame_mmacs: np.ndarray, sample_rate: int = RATE, *, levels: tuple[float, float] | None = None,
+    snr: float | None = None, title: str = "", path: str | Path | None = None,
+) -> Figure:  # fmt: skip
     """Draw noisy and enhanced spectrogram over the gates and the running cost.
 
     Parameters
     ----------
-    noisy, enhanced : float array [samples], or Spectrogram
-        The first channel of an array [C, samples] is drawn.
+    noisy, enhanced : float array [samples] or [C, samples], of which the first channel is drawn; or Spectrogram
     gates : array [T, K] of 0 and 1
     gate_names : list of K str
-    frame_mmacs : array [T]
-        What each frame costs, in MMAC/s if all frames were like it.
-    sample_rate : int
-        Of the arrays, in Hz.
-    levels : (closed, open) or None
-        MMAC/s with everything closed and with everything open, drawn as lines.
-    snr : float or None
-        Signal-to-noise ratio in dB, for the title.
-    title : str
-        What was enhanced, by what.
-    path : str, Path or None
-        Where to save, .png, .svg or .pdf; written under a temporary name and renamed.
+    frame_mmacs : array [T], what each frame costs, in MMAC/s if all frames were like it
+    sample_rate : of the arrays, in Hz
+    levels : (closed, open) MMAC/s with everything closed and with everything open, drawn as lines; or None
+    snr : signal-to-noise ratio in dB, for the title; or None
+    title : what was enhanced, by what
+    path : where to save, .png, .svg or .pdf; written under a temporary name and renamed
 
     Returns
     -------
     matplotlib.figure.Figure
         Shows itself as the last line of a notebook cell.
-
-    Raises
-    ------
-    InputError
-        `path` ends in something else, or cannot be written.
 
     Examples
     --------
@@ -140,52 +120,58 @@ def gate_map(
 
     gates = np.asarray(gates, dtype=np.float32)
     mmacs = np.asarray(frame_mmacs, dtype=np.float64)
-    images = [_spectrogram(wave, sample_rate).decibels() for wave in (noisy, enhanced)]
-    seconds = len(mmacs) / FRAMES_PER_SECOND
-    lanes = len(gate_names)
+    seconds, lanes = len(mmacs) / FRAMES_PER_SECOND, len(gate_names)
     heights = [1.6, 1.6, 0.24 * lanes, 1.3] if lanes else [1.6, 1.6, 1.3]
     figure = Figure(figsize=(10.5, sum(heights) + 1.7), dpi=130, facecolor=_PAPER)
     figure.set_layout_engine("constrained", h_pad=0.05, hspace=0.02, w_pad=0.08)
     grid = figure.add_gridspec(len(heights), 2, width_ratios=[1, 0.016], height_ratios=heights)
+    sounds = _draw_sounds(figure, grid, [_spectrogram(wave, sample_rate).decibels() for wave in (noisy, enhanced)], seconds)
+    upper = list(sounds)
+    if lanes:
+        upper.append(figure.add_subplot(grid[2, 0], sharex=sounds[0]))
+        _draw_lanes(upper[-1], gates, gate_names, seconds)
+    lowest = figure.add_subplot(grid[-1, 0], sharex=sounds[0])
+    _draw_cost(lowest, mmacs, levels, seconds)
+    _draw_time(lowest, seconds)
+    for axes in upper:
+        axes.tick_params(axis="x", labelbottom=False, bottom=False)
+    for axes in figure.axes:
+        axes.tick_params(colors=_INK, labelsize=9)
+    style = {"fontsize": 11, "color": _INK, "pad": 8}
+    sounds[0].set_title(_headline(title, snr), loc="left", fontweight="bold", parse_math=False, **style)
+    sounds[0].set_title(_figures(mmacs, levels, lanes), loc="right", **style)
+    figure._repr_png_ = lambda: _png(figure)  # type: ignore[attr-defined]  # notebooks show it, without pyplot too
+    if path is not None:
+        save(figure, path)
+    return figure
 
+
+def _draw_sounds(figure: Figure, grid, images: list[np.ndarray], seconds: float) -> list:
+    """The noisy and the enhanced spectrogram in dB, each [F, columns], and their bar of colours."""
     top = max(float(np.percentile(images[0], 99.9)), -60.0)
-    first = None
+    both: list = []
     for row, (name, image) in enumerate(zip(("noisy", "enhanced"), images, strict=True)):
-        axes = first = figure.add_subplot(grid[row, 0], sharex=first)
+        axes = figure.add_subplot(grid[row, 0], sharex=both[0] if both else None)
         drawn = axes.imshow(
             image, origin="lower", aspect="auto", cmap="magma", vmin=top - 70, vmax=top,
             extent=_extent(seconds, 0, RATE / 2000),
         )  # fmt: skip
         axes.set_ylabel(f"{name}\nkHz", color=_INK)
         axes.set_yticks([0, 2, 4, 6, 8])
+        both.append(axes)
     bar = figure.colorbar(drawn, cax=figure.add_subplot(grid[:2, 1]))
     bar.set_label("dB", color=_INK)
     bar.outline.set_visible(False)
+    return both
 
-    if lanes:
-        axes = figure.add_subplot(grid[2, 0], sharex=first)
-        _draw_lanes(axes, gates, gate_names, seconds)
-    axes = figure.add_subplot(grid[-1, 0], sharex=first)
-    _draw_cost(axes, mmacs, levels, seconds)
+
+def _draw_time(axes, seconds: float) -> None:
+    """The common axis of time: seconds, or minutes of what is long."""
     axes.set_xlim(0, max(seconds - 1 / FRAMES_PER_SECOND, 1 / FRAMES_PER_SECOND))
     axes.set_xlabel("minutes : seconds" if seconds >= 120 else "seconds", color=_INK)
     if seconds >= 120:
         axes.xaxis.set_major_formatter(lambda second, _: f"{int(second // 60)}:{int(second % 60):02d}")
         axes.xaxis.set_major_locator(_whole_minutes(seconds))
-    for axes in figure.axes[:2] + figure.axes[3:-1]:
-        axes.tick_params(axis="x", labelbottom=False, bottom=False)
-    for axes in figure.axes:
-        axes.tick_params(colors=_INK, labelsize=9)
-
-    figure.axes[0].set_title(
-        _headline(title, snr), fontsize=11, color=_INK, loc="left", fontweight="bold", pad=8,
-        parse_math=False,
-    )  # fmt: skip
-    figure.axes[0].set_title(_figures(mmacs, levels, lanes), fontsize=11, color=_INK, loc="right", pad=8)
-    figure._repr_png_ = lambda: _png(figure)  # type: ignore[attr-defined]  # notebooks show it, without pyplot too
-    if path is not None:
-        save(figure, path)
-    return figure
 
 
 def _png(figure: Figure) -> bytes:
@@ -201,13 +187,7 @@ def _render(figure: Figure, target: Path | io.BytesIO, format: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Save a figure under a temporary name, then rename; the suffix gives the format.
-
-    Raises
-    ------
-    InputError
-        A suffix other than .png, .svg or .pdf, a full disk, a folder that cannot be written.
-    """
+    """Save a figure under a temporary name, then rename; the suffix gives the format: .png, .svg or .pdf."""
     check_name(path)
     with audio.replacing(path) as temporary:
         _render(figure, temporary, Path(path).suffix[1:].lower())

@@ -20,15 +20,8 @@ from dsn_lite.errors import InputError
 
 
 def active(width: int, utilisation: float) -> int:
-    """Active channels ``ceil(u * width)`` of a width.
+    """Active channels ``ceil(u * width)`` of a width, u in (0, 1].
 
-    Raises
-    ------
-    InputError
-        `utilisation` is not in (0, 1].
-
-    Examples
-    --------
     >>> active(16, 0.125), active(10, 0.25), active(10, 0.3), active(7, 1)
     (2, 3, 3, 7)
     """
@@ -301,52 +294,3 @@ class SlimNorm(nn.Module):
     def macs(self, utilisation: float = 1.0) -> int:
         """None: normalisation is not counted, see :mod:`dsn_lite.network.macs`."""
         return 0
-
-
-class SlimAttention(nn.Module):
-    """Attention among the positions of [B, T, C], channels last, of which the first ``ceil(u * heads)`` heads run.
-
-    Parameters
-    ----------
-    channels : full width of input and output.
-    heads, head_width : heads at full width, and channels of each.
-    full_in, full_out : keep that side at its full width whatever u is, as where the residual path is not sliced.
-
-    Examples
-    --------
-    >>> import torch
-    >>> layer = SlimAttention(16, heads=4, head_width=4)
-    >>> layer(torch.randn(2, 5, 16), 0.5).shape, layer.macs(0.5, positions=5)
-    (torch.Size([2, 5, 8]), 336)
-    """
-
-    def __init__(
-        self, channels: int, *, heads: int, head_width: int, full_in: bool = False, full_out: bool = False
-    ):
-        super().__init__()
-        self.channels, self.heads, self.head_width = channels, heads, head_width
-        self.full_in, self.full_out = full_in, full_out
-        self.read = nn.Linear(channels, 3 * heads * head_width)
-        """Queries, keys and values, head by head in each."""
-        self.out = nn.Linear(heads * head_width, channels)
-
-    def forward(self, x: Tensor, utilisation: float = 1.0) -> Tensor:
-        """Map x [B, T, C or more] to [B, T, C]."""
-        heads = active(self.heads, utilisation)
-        within, (wide, high) = heads * self.head_width, self._sides(utilisation)
-        rows = (3, self.heads * self.head_width)
-        weight = self.read.weight.unflatten(0, rows)[:, :within, :wide].flatten(0, 1)
-        bias = self.read.bias.unflatten(0, rows)[:, :within].flatten()
-        read = functional.linear(x[..., :wide], weight, bias).unflatten(-1, (3, heads, self.head_width))
-        query, key, value = read.permute(2, 0, 3, 1, 4)  # each [B, heads, T, head width]
-        mixed = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        return functional.linear(mixed, self.out.weight[:high, :within], self.out.bias[:high])
-
-    def _sides(self, utilisation: float) -> tuple[int, int]:
-        narrow = active(self.channels, utilisation)
-        return self.channels if self.full_in else narrow, self.channels if self.full_out else narrow
-
-    def macs(self, utilisation: float = 1.0, *, positions: int) -> int:
-        """Multiply-accumulates of one of `positions` positions that attend to each other."""
-        within, (wide, high) = active(self.heads, utilisation) * self.head_width, self._sides(utilisation)
-        return within * (3 * wide + high + 2 * positions)

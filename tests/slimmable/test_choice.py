@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from dsn_lite.macs import Layer, frame_macs
 from dsn_lite.network import gates as gating
+from dsn_lite.network.macs import LayerMacs
 from dsn_lite.slimmable.choice import decide, from_thermometer, sample, step_names, thermometer
 from dsn_lite.slimmable.cost import WidthCount, rows
 from dsn_lite.slimmable.layers import SlimLinear
@@ -69,11 +69,11 @@ def test_cost_adds_up_to_the_layer_at_each_width():
     widths, layer, other = (0.25, 0.5, 1.0), SlimLinear(8, 8), SlimLinear(4, 12)
     counted = WidthCount(
         (*rows("a", layer.macs, widths, positions=2, modules=[layer]), *rows("b", other.macs, widths, modules=[other]),
-         Layer("policy", 5, 0, None, 7)), widths,
+         LayerMacs("policy", 5, 0, None, 7)), tuple(step_names(widths)), widths,
     )  # fmt: skip
     by_hand = [2 * 4 + 3 + 5, 2 * 16 + 12 + 5, 2 * 64 + 48 + 5]
     gates = thermometer(torch.eye(3)).numpy()
-    assert frame_macs(counted, gates).tolist() == by_hand
+    assert np.allclose(counted.of_frames(gates), np.array(by_hand) * 62.5e-6)
     assert np.allclose(counted.width_mmacs, np.array(by_hand) * 62.5e-6)
     assert counted.closed == by_hand[0] * 62.5e-6 and counted.open == by_hand[-1] * 62.5e-6
     assert counted.parameters == 72 + 60 + 7 and counted.policy == 5 * 62.5e-6

@@ -11,9 +11,10 @@ import yaml
 from safetensors.torch import load_file
 
 from dsn_lite.errors import InputError
-from dsn_lite.slimmable.demucs import train as demucs_training
+from dsn_lite.slimmable.demucs import teaching
 from dsn_lite.slimmable.demucs.network import SlimDemucs
-from dsn_lite.slimmable.demucs.train import SHOWN, DemucsPlan, DemucsTraining, price_of, segment_losses
+from dsn_lite.slimmable.demucs.teaching import price_of, segment_losses
+from dsn_lite.slimmable.demucs.train import SHOWN, DemucsPlan, DemucsTraining
 from dsn_lite.training.loop import CHECKPOINT, LOG
 from dsn_lite.zoo import load
 
@@ -152,7 +153,7 @@ def test_a_taught_router_is_wide_where_it_is_worth_it_and_leaves_the_widths_alon
         segments = torch.nn.functional.pad(wave, (0, -wave.shape[-1] % 2048)).unflatten(-1, (-1, 2048))
         return segments.square().mean(-1).add(1e-9).log10()  # loud segments gain most by width
 
-    monkeypatch.setattr(demucs_training, "segment_losses", lambda enhanced, clean: next(gains) * (level(clean) + 9))
+    monkeypatch.setattr(teaching, "segment_losses", lambda enhanced, clean: next(gains) * (level(clean) + 9))
     run.prepare()
     assert all(torch.equal(v, before[n]) != n.startswith("router") for n, v in run.network.state_dict().items())
     assert all(torch.equal(value, run.average[name]) for name, value in run.network.state_dict().items())

@@ -11,7 +11,6 @@ from torch import nn
 from dsn_lite.errors import InputError
 from dsn_lite.slimmable import layers
 from dsn_lite.slimmable.layers import (
-    SlimAttention,
     SlimConv1d,
     SlimConvTranspose1d,
     SlimGRU,
@@ -179,25 +178,6 @@ def test_rms_norm_is_that_of_the_library():
         SlimNorm(8, kind="batch")
 
 
-@pytest.mark.parametrize("u", [0.25, 0.5, 1.0])
-def test_attention_is_a_narrow_attention(u):
-    layer = SlimAttention(16, heads=4, head_width=4)
-    n = active(16, u)
-    narrow = nn.MultiheadAttention(n, active(4, u), batch_first=True)
-    blocks = layer.read.weight.unflatten(0, (3, 16))[:, :n, :n].flatten(0, 1)
-    with torch.no_grad():
-        narrow.in_proj_weight.copy_(blocks)
-        narrow.in_proj_bias.copy_(layer.read.bias.unflatten(0, (3, 16))[:, :n].flatten())
-        narrow.out_proj.weight.copy_(layer.out.weight[:n, :n])
-        narrow.out_proj.bias.copy_(layer.out.bias[:n])
-    x = torch.randn(2, 6, 16)
-    part = x[..., :n].contiguous()
-    assert near(layer(x, u), narrow(part, part, part, need_weights=False)[0])
-    assert layer.macs(u, positions=6) == 4 * n * n + 2 * 6 * n
-    wide = SlimAttention(16, heads=4, head_width=4, full_in=True, full_out=True)
-    assert wide(x, u).shape == x.shape and wide.macs(0.5, positions=6) == 8 * (3 * 16 + 16 + 12)
-
-
 @pytest.mark.parametrize("u", [0.25, 0.5])
 def test_weights_beyond_the_width_are_not_read(u):
     """Outputs with NaN in every weight beyond are those without."""
@@ -212,11 +192,6 @@ def test_weights_beyond_the_width_are_not_read(u):
         SlimGRU(8, 8, layers=2): {
             f"{kind}_l{layer}": gate(slice(h)) if "weight" in kind else gate()
             for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh") for layer in range(2)
-        },
-        SlimAttention(8, heads=4, head_width=2): {
-            "read.weight": [(slice(8 * k, 8 * k + h), slice(h)) for k in range(3)],
-            "read.bias": [(slice(8 * k, 8 * k + h),) for k in range(3)],
-            "out.weight": [(slice(h), slice(h))], "out.bias": [(slice(h),)],
         },
     }  # fmt: skip
     for layer, keep in cases.items():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dsn_lite.data.manifest import Entry
 from dsn_lite.data.mixing import active_rms, rms
 from dsn_lite.errors import InputError
+from dsn_lite.slimmable.separator.fixed import fixed_list, render_fixed
 from dsn_lite.slimmable.separator.mixtures import (
     CELLS,
     LEVELS_DB,
@@ -18,10 +19,8 @@ from dsn_lite.slimmable.separator.mixtures import (
     PairMixtures,
     activity,
     chunk_talkers,
-    fixed_list,
     mix,
     pair_recipe,
-    render_fixed,
     render_pair,
 )
 

@@ -7,7 +7,7 @@ from dsn_lite._names import find, listed
 _HOMES = {
     "network": "Separated Separator", "parts": "SeparatorConfig",
     "loss": "chunk_quality separation_loss",
-    "mixtures": "FixedPair PairMixtures fixed_list",
+    "mixtures": "PairMixtures", "fixed": "FixedPair fixed_list render_fixed",
     "train": "SeparationPlan SeparationTraining",
     "evaluate": "evaluate_separation improvement",
 }

@@ -21,14 +21,13 @@ from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr
 from dsn_lite.evaluation.statistics import mean_ci
 from dsn_lite.plots import maps as figures
+from dsn_lite.slimmable.separator.fixed import fixed_list, render_fixed
 from dsn_lite.slimmable.separator.mixtures import (
     CELLS,
     OVERLAPS,
     TALKING,
     activity,
     chunk_talkers,
-    fixed_list,
-    render_fixed,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def evaluate_separation(
     Parameters
     ----------
     network : Separator
-    folder : see :func:`dsn_lite.slimmable.separator.mixtures.fixed_list`
+    folder : see :func:`dsn_lite.slimmable.separator.fixed.fixed_list`
     each : mixtures of each overlap, clean and noisy
     budgets : further operating points of the gating module
     seed : of the bootstrap and of the shuffling
@@ -86,11 +85,6 @@ def evaluate_separation(
         the mean SI-SDR improvement and its 95 % bootstrap interval, and for chosen widths the mean paired differences to
         the full width, to the static widths at equal MACs and to the shuffled widths; ``by_talkers`` has utilisation and
         cost by what a chunk holds. ``per_file`` has a row for each mixture.
-
-    Raises
-    ------
-    InputError
-        The folder has no usable list of pairs, or `each` is not above 0.
     """
     if each < 1:
         raise InputError(f"{each} mixtures of each kind; take at least 1")
@@ -105,14 +99,8 @@ def evaluate_separation(
         digest.update(mixture.tobytes())
         talkers = chunk_talkers(activity(sources), network.chunks(len(mixture)), network.config.chunk)
         row: dict = {**asdict(pair), "noisy": pair.noise is not None, "seconds": round(len(mixture) / SAMPLE_RATE, 3)}
-        found: dict = {}
-        for name, how in asked.items():
-            result = network.separate(mixture, SAMPLE_RATE, **how)
-            found[name] = (result, improvement(result.waves, sources, mixture))
-        order = np.random.default_rng([seed, number]).permutation(len(talkers))
-        result = network.separate(mixture, SAMPLE_RATE, policy=found["learned"][0].widths[order])
-        found["shuffled"] = (result, improvement(result.waves, sources, mixture))
-        for name, (result, gain) in found.items():
+        for name, result in _results(network, mixture, asked, np.random.default_rng([seed, number])).items():
+            gain = improvement(result.waves, sources, mixture)
             row[name] = {"improvement": round(gain, 4), "mmacs_per_second": round(result.mmacs_per_second, 4)}
             chosen.setdefault(name, []).append((result.widths, talkers))
         rows.append(row)
@@ -131,6 +119,13 @@ def evaluate_separation(
         "model": network.name, "widths": list(widths), "width_mmacs": [round(float(cost), 4) for cost in costs],
         "policies": policies, "seed": seed, "data_hash": digest.hexdigest()[:16], "per_file": rows,
     }  # fmt: skip
+
+
+def _results(network: Separator, mixture: np.ndarray, asked: dict[str, dict], rng: np.random.Generator) -> dict:
+    """A mixture [samples] separated in each way asked for, and at the learned widths in another order."""
+    found = {name: network.separate(mixture, SAMPLE_RATE, **how) for name, how in asked.items()}
+    widths = found["learned"].widths
+    return {**found, "shuffled": network.separate(mixture, SAMPLE_RATE, policy=widths[rng.permutation(len(widths))])}
 
 
 def _groups() -> dict[str, Callable[[dict], bool]]:

@@ -183,11 +183,6 @@ class Separator(nn.Module):
         -------
         Separated
 
-        Raises
-        ------
-        dsn_lite.errors.InputError
-            Empty signal, NaN or infinite samples, wrong shape, unknown policy or width.
-
         Examples
         --------
         >>> network = Separator(SeparatorConfig(channels=16, hidden=16, across=8, blocks=1)).eval()
