@@ -10,6 +10,7 @@ middle of it. A write that fails has written half. What is found wrong is printe
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import hashlib
 import io
@@ -30,6 +31,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+from dsn_lite import cli
 from dsn_lite.data import rirs
 
 CALLS = ("write", "rename", "read")
@@ -166,8 +168,6 @@ def run(argv: list[str], injector: Injector, folder: Path) -> tuple[int, str, in
     told.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        from dsn_lite import cli
-
         out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
@@ -368,6 +368,9 @@ def inject(command: str, folder: Path, times: int, seed: int) -> Iterator[dict]:
     Figure.savefig = draw_nothing
     case, draw = CASES[command](folder), random.Random(seed)
     roots = [folder, Path(dsn_lite.__file__).parent / "weights"]
+    case.before()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        cli.main(case.argv())  # here, so that what is loaded and compiled is there already in each process
     case.before()
     status, said, calls, _ = run(case.argv(), Injector(roots, None, ""), folder)
     assert status == 0, said

@@ -264,6 +264,8 @@ class AudioCache:
 @contextlib.contextmanager
 def _appending(path: Path, size: int) -> Iterator[BinaryIO]:
     """Write behind the first `size` bytes of a file; what lies behind them is of a build that was killed."""
+    if not size:
+        path.unlink(missing_ok=True)  # another process may still read what was there
     with open(path, "ab") as file:
         file.truncate(size)
         yield file

@@ -47,7 +47,7 @@ class Index:
             sizes = [(folder / name).stat().st_size for name in ("audio.i16", "envelope.u8")]
             if len(index.files) == rows and sizes[0] >= 2 * index.samples and sizes[1] >= index.frames:
                 return index
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):  # a disk that fails is another matter: nothing is made anew
             pass
         return cls([None] * rows)
 

@@ -173,3 +173,20 @@ def test_a_corpus_that_is_nowhere_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"no file of the manifest.*a\.wav: no such file") as caught:
         AudioCache(entries(tmp_path, "a.wav", "b.wav"), tmp_path / "cache")
     assert "\n" not in str(caught.value)
+
+
+def test_an_index_that_cannot_be_read_for_once_costs_nothing(tmp_path, decoded, monkeypatch):
+    """A disk that fails is no damaged cache: another process may be reading from it."""
+    files = entries(tmp_path, "a.wav")
+    put(files[0].file, 500)
+    first = AudioCache(files, tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(OSError, match="Input/output"):
+            AudioCache(files, tmp_path / "cache")
+    assert pitch(AudioCache(files, tmp_path / "cache").read(0)) == pytest.approx(500, abs=3)
+    (first.folder / "index.json").write_text("{")  # and where it is damaged, who has the samples open keeps them
+    before = first.read(0)
+    AudioCache(files, tmp_path / "cache")
+    np.testing.assert_array_equal(first.read(0), before)
+    assert decoded == ["a.wav", "a.wav"]
