@@ -16,13 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dsn_lite import audio, macs
+from dsn_lite import audio
+from dsn_lite import macs as former_macs
 from dsn_lite.audio import clips, noises
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
 from dsn_lite.engine.engines import ENGINES
 from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
+from dsn_lite.model import Network as Former
+from dsn_lite.network.macs import Count, count
+from dsn_lite.network.model import Network
 
 BLOCK = 25
 """Frames that a case runs before the next case's turn."""
@@ -106,7 +109,7 @@ def clock(runs: dict, passes: int, frames: int) -> dict:
 
 
 def measure(
-    network: Network,
+    network: Network | Former,
     *,
     engines: tuple[str, ...] = ("kernel", "onnx", "torch"),
     recordings: Sequence[str | Path] = (),
@@ -132,7 +135,8 @@ def measure(
     frames = len(wave) // HOP
     if frames < 2 or passes < 1:
         raise InputError("too little to measure; use --seconds 0.1 or more and --passes 1 or more")
-    counted, used = macs.count(network), _used_gates(network, wave)
+    used = _used_gates(network, wave)
+    counted, spent = _spending(network, used)
     engines = tuple(name for name in engines if _is_there(name))
     cases = _cases(network, engines, used)
     runs = {case: _streaming(stream, wave) for case, stream in cases.items()}
@@ -141,9 +145,9 @@ def measure(
     times |= clock({case: runs[case] for case in runs.keys() - quick.keys()}, max(1, passes // 5), min(frames, 250))
     main = {name: times[engine, name] for engine, name in cases if engine == engines[0]}
     result = {"model": network.name, "engine": engines[0], "threads": 1, "frame_ms": FRAME_US / 1e3}
-    result |= _main_figures(main, counted, used)
+    result |= _main_figures(main, counted, spent)
     if network.gate_names:
-        result |= _gate_figures(main, counted, used)
+        result |= _gate_figures(main, counted, spent)
     result["engines"] = {
         engine: {name: times[each, name].us for each, name in cases if each == engine} for engine in engines
     }
@@ -153,9 +157,18 @@ def measure(
     return result
 
 
-def _cases(network: Network, engines: Sequence[str], used: np.ndarray) -> dict[tuple[str, str], Stream]:
+def _spending(network: Network | Former, used: np.ndarray) -> tuple[Count | former_macs.Count, np.ndarray]:
+    """The count of a network, and MMAC/s [T] of frames with these gates [T, K]."""
+    if isinstance(network, Network):
+        counted = count(network)
+        return counted, counted.of_frames(used)
+    former = former_macs.count(network)
+    return former, former_macs.frame_macs(former, used) * FRAMES_PER_SECOND / 1e6
+
+
+def _cases(network: Network | Former, engines: Sequence[str], used: np.ndarray) -> dict[tuple[str, str], Stream]:
     """A stream for each engine and each way of setting the gates; `used` [T, K] are those that the policy decides."""
-    static = Network(network.config.static()).eval()
+    static = type(network)(network.config.static()).eval()
     cases = {}
     for engine in engines:
         if not network.gate_names:
@@ -173,7 +186,7 @@ def _streaming(stream: Stream, wave: np.ndarray) -> tuple[Callable, Callable]:
     return stream.reset, lambda t: stream.feed(hops[t])
 
 
-def _used_gates(network: Network, wave: np.ndarray) -> np.ndarray:
+def _used_gates(network: Network | Former, wave: np.ndarray) -> np.ndarray:
     """The policy's gates [T, K] for a signal."""
     stream = Stream(network)
     stream.feed(wave)
@@ -189,11 +202,11 @@ def _is_there(engine: str) -> bool:
     return all(importlib.util.find_spec(name) for name in needed)
 
 
-def _main_figures(times: dict[str, Times], counted: macs.Count, used: np.ndarray) -> dict:
+def _main_figures(times: dict[str, Times], counted: Count | former_macs.Count, spending: np.ndarray) -> dict:
     names = [name for name in ("open", "closed", "learned", "static") if name in times]
     rows = {name: times[name] for name in names}
     spent = {"open": counted.open, "closed": counted.closed, "static": counted.open - counted.policy}
-    spent["learned"] = float(macs.frame_macs(counted, used).mean() * FRAMES_PER_SECOND / 1e6)
+    spent["learned"] = float(spending.mean())
     return {
         "us_per_frame": {name: row.us for name, row in rows.items()},
         "quartiles_us": {name: row.quartiles for name, row in rows.items()},
@@ -202,10 +215,10 @@ def _main_figures(times: dict[str, Times], counted: macs.Count, used: np.ndarray
     }
 
 
-def _gate_figures(times: dict[str, Times], counted: macs.Count, used: np.ndarray) -> dict:
+def _gate_figures(times: dict[str, Times], counted: Count | former_macs.Count, spending: np.ndarray) -> dict:
     """What gates cost and what they save."""
     us = {name: row.us for name, row in times.items()}
-    spent = macs.frame_macs(counted, used[: len(times["learned"].frame_us)]) * FRAMES_PER_SECOND / 1e6
+    spent = spending[: len(times["learned"].frame_us)]
     share = (spent.mean() - counted.closed) / (counted.open - counted.closed)
     return {
         "activation": float(share),

@@ -61,6 +61,12 @@ class Config:
             raise InputError(f"kernels: {plain(self.kernels)} does not fit; give odd numbers: every band has a centre")
         if 256 % self.stride:
             raise InputError(f"strides: {plain(self.strides)} does not fit; their product must divide 256 bins")
+        pairs = (*self.channels, self.heads, self.head_width, self.hidden, self.groups, self.group_width)
+        if len({dynamic > 0 for _, dynamic in pairs}) > 1:
+            raise InputError(
+                f"channels: {plain(self.channels)} does not fit the other widths; "
+                "either every pair has a dynamic part or none has"
+            )
 
     @property
     def stride(self) -> int:

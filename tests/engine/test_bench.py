@@ -2,6 +2,7 @@
 
 import json
 
+import networks
 import numpy as np
 import pytest
 import soundfile
@@ -10,6 +11,7 @@ from dsn_lite import cli
 from dsn_lite.engine import bench
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.provenance import provenance
+from dsn_lite.network.macs import count
 from dsn_lite.network.weights import save
 from dsn_lite.plots import bench_figure
 
@@ -37,6 +39,17 @@ def test_command(random_network, tmp_path, capsys):
     assert 0 < result["ratio"]["closed"]["macs"] < 1 and len(result["frames"]) == 31
     assert set(result["provenance"]) >= {"command", "commit", "machine", "versions"}
     assert (tmp_path / "b.png").stat().st_size > 10_000
+
+
+def test_the_network_of_layers():
+    network = networks.random_network("tiny")
+    result = bench.measure(network, engines=("torch",), seconds=0.3, passes=1)
+    assert set(result["us_per_frame"]) == {"open", "closed", "learned", "static"}
+    counted = count(network)
+    assert result["ratio"]["closed"]["macs"] == pytest.approx(counted.closed / counted.open)
+    assert counted.closed < result["mmacs_per_second"]["learned"] < counted.open and 0 < result["activation"] < 1
+    static = bench.measure(networks.random_network("base, static"), engines=("torch",), seconds=0.1, passes=1)
+    assert set(static["us_per_frame"]) == {"static"}
 
 
 def test_recordings_of_ones_own(random_network, tmp_path):
