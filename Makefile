@@ -10,7 +10,7 @@ PYTHON ?= python3
 JOBS ?= 2
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book test lint zip clean
+.PHONY: help book test lint zip evidence clean
 
 ifdef VENV
 READY :=
@@ -31,7 +31,7 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 help:  ## what can be made
-	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 book: $(READY)  ## the book: _build/html/index.html; any warning or failing cell fails it
 	rm -rf _build/html _build/.doctrees _build/jupyter_execute
@@ -54,6 +54,9 @@ zip: book  ## to take along: the pages, readable offline, and the notebooks, in 
 	rm -f _build/dsn-lite-*.zip
 	"$(BIN)/python" tools/zip_book.py _build/html "_build/dsn-lite-book-$(VERSION).zip"
 	"$(BIN)/python" tools/zip_book.py book "_build/dsn-lite-notebooks-$(VERSION).zip"
+
+evidence: $(READY)  ## results/ of the shipped weights, what is missing or older: make evidence PAIRS=... MANIFEST=...
+	"$(BIN)/python" tools/evidence.py "$(PAIRS)" "$(MANIFEST)"
 
 clean:  ## remove what was built; .venv and runs stay
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

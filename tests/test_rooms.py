@@ -149,6 +149,16 @@ def test_the_package_is_at_most_11000_lines():
     assert sum(map(lines, MODULES.values())) <= 11_000
 
 
+def test_the_reading_path_is_there_and_short():
+    found, home = [], None
+    for line in (PACKAGE / "README.md").read_text().splitlines():
+        step = re.match(r"\d\. \*\*(\w+)\*\*", line)
+        home = step[1] if step else home
+        found += [PACKAGE / home / name for name in re.findall(r"`([\w/]+\.py)`", line) if home]
+    assert len(found) > 25 and len(set(found)) == len(found)
+    assert sum(map(lines, found)) <= 5_000
+
+
 @pytest.mark.xfail(reason="its evidence has not moved to a page of the book yet")
 def test_the_readme_is_at_most_150_lines():
     assert lines(ROOT / "README.md") <= 150
@@ -197,3 +207,9 @@ def test_nothing_here_uses_a_former_name():
             found = {home, *(f"{home}.{part.split()[0]}" for part in names.split(",") if part.strip())}
             used |= {f"{path.name}: {name}" for name in found.intersection(former)}
     assert not used
+
+
+def test_the_page_of_the_package_is_up_to_date(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    api = importlib.import_module("api")
+    assert api.PAGE.read_text(encoding="utf-8") == api.page(), "run python tools/api.py"

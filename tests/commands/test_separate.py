@@ -11,6 +11,7 @@ import soundfile
 from dsn_lite import cli, zoo
 from dsn_lite.commands import separate
 from dsn_lite.errors import InputError
+from dsn_lite.network.weights import save as save_weights
 from dsn_lite.slimmable.separator.evaluate import draw_separation, evaluate_separation, improvement, interpolated
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ def weights(random_separator, tmp_path_factory):
     """A separator with random weights and a calibration."""
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     rows = [{"shift": -30.0, "activation": 0.0}, {"shift": 30.0, "activation": 1.0}]
-    save(random_separator(), path, {"calibration": rows})
+    save_weights(random_separator(), path, {"calibration": rows})
     return path
 
 
