@@ -6,7 +6,9 @@ at once wherever a loop calls it.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from pathlib import Path
 
 import numpy as np
 from numba import njit, types
@@ -25,13 +27,25 @@ def jit(function):
     # No reassociation: results stay the same on every processor but for fused multiply-adds.
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
     try:
-        return njit(cache=True, **options)(function)
+        compiled = njit(cache=True, **options)(function)
+        with contextlib.suppress(AttributeError):  # a name inside Numba
+            compiled._cache._cache_file._source_stamp = _stamp(function)
+        return compiled
     except RuntimeError:
         warnings.warn(  # noqa: B028 - from the same line each time, so that it is shown once
             "Numba finds no folder to keep the compiled code in, so every process compiles it anew for up to a minute; "
             "set NUMBA_CACHE_DIR to a folder that can be written to"
         )
         return njit(**options)(function)
+
+
+def _stamp(function) -> tuple[float, int]:
+    """By what kept code is known to be out of date.
+
+    Numba looks at the file of a function alone. What it calls is compiled into it and may lie beside it, or here.
+    """
+    files = [Path(__file__), *Path(function.__code__.co_filename).parent.glob("*.py")]
+    return max(file.stat().st_mtime for file in files), sum(file.stat().st_size for file in files)
 
 
 _LOG2E, _LN2_HIGH, _LN2_LOW = f32(1.44269504), f32(0.693359375), f32(-2.12194440e-4)

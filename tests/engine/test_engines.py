@@ -12,6 +12,7 @@ from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
 
 FRAMES = 50
+ONE_BLOCK, TINY = random_network("one block"), random_network("tiny")
 
 
 def engine_of(name: str, network, shift: float = 0.0):
@@ -74,9 +75,9 @@ def test_the_policy_can_be_shifted(name, shift):
 
 
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_kernel_on_every_pattern(data):
-    network = random_network("one block")
+    network = ONE_BLOCK
     count, frames = len(network.gate_names), data.draw(st.integers(1, 12))
     flat = data.draw(st.lists(st.integers(0, 1), min_size=count * frames, max_size=count * frames))
     gates = np.array(flat, np.uint8).reshape(frames, count)
@@ -94,10 +95,10 @@ def poison(network, gates: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["torch", "kernel", "onnx"])
-@pytest.mark.parametrize("config", ["tiny", "three blocks"])
+@pytest.mark.parametrize("config", ["one block", "odd widths"])
 def test_what_is_closed_is_not_computed(config, name):
     gate_names = random_network(config).gate_names
-    for closed in [[gate] for gate in gate_names] + [gate_names]:
+    for closed in [[gate] for gate in gate_names if config == "one block"] + [gate_names]:
         network = random_network(config)
         poison(network, closed)
         gates = np.tile(np.array([gate not in closed for gate in gate_names], np.uint8), (4, 1))
@@ -112,9 +113,9 @@ def test_what_is_closed_is_not_computed(config, name):
 # ------------------------------------------------------------------------------------------------------------- streams
 @pytest.mark.parametrize("name", ["torch", "kernel", "onnx"])
 @given(lengths=st.lists(st.integers(0, 1500), max_size=6), offset=st.sampled_from([0.0, 0.1]))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_a_stream_is_the_whole_signal(name, lengths, offset):
-    network = random_network("tiny")
+    network = TINY
     engine_of(name, network)
     wave = noisy(0.4) + np.float32(offset)
     expected = network.enhance(wave, 16_000)

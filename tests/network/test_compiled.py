@@ -1,5 +1,10 @@
 """Functions of numbers against NumPy in double precision."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -23,3 +28,21 @@ def test_functions():
     assert np.abs(sigmoid - 1 / (1 + np.exp(-wide))).max() < 3e-7
     assert np.abs(tanh - np.tanh(wide)).max() < 3e-7
     assert np.isfinite(apply(np.array([-1e30, 1e30], np.float32))[[0, 2, 3]]).all()
+
+
+def test_kept_code_follows_what_it_calls(tmp_path):
+    package = str(Path(compiled.__file__).resolve().parents[2])
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), package]), "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    code = "from dsn_lite.network.compiled import jit\n@jit\n"
+    (tmp_path / "outer.py").write_text(f"from inner import f\n{code}def g(x):\n    return f(x)\n")
+
+    def run() -> list[str]:
+        """What g says in a fresh process, and how often its code was found."""
+        command = [sys.executable, "-c", "from outer import g\nprint(g(0), sum(g.stats.cache_hits.values()))"]
+        return subprocess.check_output(command, env={**os.environ, **paths}, text=True).split()
+
+    (tmp_path / "inner.py").write_text(f"{code}def f(x):\n    return x + 1\n")
+    assert run() == ["1", "0"]
+    (tmp_path / "inner.py").write_text(f"{code}def f(x):\n    return x + 22\n")
+    assert run() == ["22", "0"]
+    assert run() == ["22", "1"]
