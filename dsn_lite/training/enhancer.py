@@ -84,6 +84,8 @@ class EnhancerTrainer(Loop):
         for module in network.modules():
             if hasattr(module, "frozen"):
                 module.frozen = config.freeze_norms
+        if network.policy is not None:
+            network.policy.requires_grad_(False)  # it learns by itself, later
         if config.only_refinement:
             for name, value in network.named_parameters():
                 value.requires_grad_(".dynamic" in name)

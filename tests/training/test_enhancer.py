@@ -1,5 +1,8 @@
 """The trunk with its two answers, and the three ways to teach a policy on it."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +63,34 @@ def test_killed_and_resumed_equals_uninterrupted(way, trunk, corpus, tmp_path):
     whole, halves = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "halves"))
     assert whole.keys() == halves.keys()
     assert all(whole[name].equal(halves[name]) for name in whole)
+
+
+RECIPE = """
+task: trunk
+network: {preset: tiny}
+steps: 3
+batch: 4
+seconds: 0.5
+valid_items: 2
+lr: 1e-3
+freeze_norms: %s
+"""
+
+
+@pytest.mark.parametrize("frozen", ["true", "false"])
+def test_two_processes_equal_one(frozen, folder, tmp_path):
+    """With running statistics; those of the batch are of each process's share, and change the run a little."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE % frozen)
+    found = {}
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    for name, launcher in (("one", ["-m"]), ("two", two)):
+        command = [sys.executable, *launcher, "dsn_lite", "train", str(tmp_path / "recipe.yaml"), "--workers", "0"]
+        command += ["--data", str(folder / "manifest.csv"), "--out", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found[name] = load_file(tmp_path / name / "model.safetensors")
+    far = max(float((found["two"][name] - value).abs().max()) for name, value in found["one"].items())
+    assert far < (1e-5 if frozen == "true" else 0.05)
 
 
 def test_the_small_answer_is_taught_in_every_step(corpus, tmp_path):
