@@ -27,8 +27,6 @@ _NO_SAMPLES = np.zeros(0, np.float32)
 def checked_chunk(chunk: np.ndarray) -> np.ndarray:
     """The samples [n] that a stream is fed, float32.
 
-    Examples
-    --------
     >>> checked_chunk(np.array([0, -32768], np.int16))
     array([ 0., -1.], dtype=float32)
     """

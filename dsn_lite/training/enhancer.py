@@ -30,8 +30,6 @@ class EnhancerConfig(Plan):
     The learning rate stays flat after the warm-up and falls in the last part of the run, so that a run can be made longer
     while it lasts.
 
-    Examples
-    --------
     >>> config = EnhancerConfig(network=Config.preset("tiny"), steps=1000, lr=1e-3, warmup_steps=100, falls_from=0.5)
     >>> config.lr_at(49), config.lr_at(400), round(config.lr_at(750), 6)
     (0.0005, 0.001, 0.000505)
@@ -146,8 +144,6 @@ class EnhancerTrainer(Loop):
 def si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
     """Scale-invariant signal-to-distortion ratio [B] in dB (Le Roux et al., 2019) of estimates [B, samples].
 
-    Examples
-    --------
     >>> clean = torch.tensor([[1.0, 0.0, -1.0, 0.0]])
     >>> round(float(si_sdr(2 * clean + torch.tensor([[0.0, 0.2, 0.0, -0.2]]), clean)))
     20

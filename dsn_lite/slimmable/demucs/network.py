@@ -265,8 +265,6 @@ class SlimDemucs(nn.Module):
     def utilisation(self, gates: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """Width of each frame, [...], of thermometer gates [..., K].
 
-        Examples
-        --------
         >>> SlimDemucs(DemucsConfig()).utilisation(np.array([[0, 0, 0], [1, 1, 0], [1, 1, 1]]))
         array([0.125, 0.5  , 1.   ])
         """
@@ -332,8 +330,6 @@ class SlimDemucs(nn.Module):
         clean. What share helps is measured on the validation split (``tools/soften.py``); see also
         :meth:`dsn_lite.Network.soften`.
 
-        Examples
-        --------
         >>> import torch
         >>> network, wave = SlimDemucs(DemucsConfig()).eval(), torch.randn(1, 4096)
         >>> network.soften(1.0)
