@@ -137,7 +137,8 @@ class Stream:
     policy : "learned", "open", "closed", or gates [T, K] of 0 and 1 for the frames to come
         A network of widths takes one width as well.
     engine : "auto", "kernel", "onnx", "torch", or an Engine of this stream's own
-        What runs the frames; see :func:`make_engine`. Given an Engine, `budget` is its maker's business.
+        What runs the frames; see :func:`~dsn_lite.engine.engines.make_engine`. Given an Engine, `budget` is
+        its maker's business.
 
     Examples
     --------

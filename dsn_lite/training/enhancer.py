@@ -38,7 +38,7 @@ class EnhancerConfig(Plan):
     network: Config
     loss: SpeechLoss = field(default_factory=SpeechLoss)
     patterns: Mix = field(default_factory=lambda: Mix(open=0.5, closed=0.0, random=0.5))
-    """Gates of the items of a batch. None need be closed: the small answer is taught in every step."""
+    """Gates of the items of a batch. None need be closed, as the small answer is taught in every step."""
     small: Amount = 0.5
     """Weight of the loss of the small answer."""
     only_refinement: bool = False

@@ -292,7 +292,7 @@ class SlimDemucs(nn.Module):
         return WidthCount((*layers, *router), tuple(step_names(widths)), widths)
 
     def enhance(self, wave, sample_rate: int, *, budget: float | None = None, policy="learned") -> Result:
-        """Enhance a signal of any rate; see :meth:`dsn_lite.Network.enhance`.
+        """Enhance a signal of any rate; see :meth:`~dsn_lite.network.enhance.Enhancer.enhance`.
 
         Parameters
         ----------
@@ -328,7 +328,7 @@ class SlimDemucs(nn.Module):
 
         A network trained on little noise is too sure of itself on noises it has not heard, and on speech that is nearly
         clean. What share helps is measured on the validation split (``tools/soften.py``); see also
-        :meth:`dsn_lite.Network.soften`.
+        ``Network.soften``.
 
         >>> import torch
         >>> network, wave = SlimDemucs(DemucsConfig()).eval(), torch.randn(1, 4096)
