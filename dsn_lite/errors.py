@@ -6,8 +6,6 @@ class InputError(ValueError):
 
     The command line prints the message and exits with status 2; a batch of files goes on with the next file.
 
-    Examples
-    --------
     >>> raise InputError("noisy.wav: no samples; record again or leave the file out")
     Traceback (most recent call last):
     dsn_lite.errors.InputError: noisy.wav: no samples; record again or leave the file out

@@ -35,11 +35,6 @@ def load(name: str | os.PathLike = DEFAULT, *, kinds: tuple[str, ...] = tuple(KI
     -------
     Network, SlimDemucs or Separator, in evaluation mode, with its card.
 
-    Raises
-    ------
-    InputError
-        Unknown name; missing, damaged or foreign file; a network of another kind.
-
     Examples
     --------
     >>> load("static").name

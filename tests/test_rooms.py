@@ -39,7 +39,7 @@ CIRCLES = {
     "engine.engines engine.stream enhancement export kernel macs model",
 }  # fmt: skip
 LONG_MODULES = {"export", "kernel", "model", "training.former", "widgets.block_viewer"}
-LONG_FUNCTIONS = {"engine.files.enhance_file", "kernel._frame"}
+LONG_FUNCTIONS = {"kernel._frame"}
 
 
 # ------------------------------------------------------------------------------------------------------------ reading

@@ -112,7 +112,7 @@ def page() -> str:
     """The text of the page."""
     homes = ast.literal_eval(next(
         node.value for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "_HOMES"
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_HOMES"
     ))  # fmt: skip
     home = {name: f"dsn_lite.{module}.{name}" for module, names in homes.items() for name in names.split()}
     parts = [HEAD.replace("NETWORK", home["Network"]).replace("CONFIG", home["Config"])]

@@ -14,8 +14,6 @@ _LARGEST = (1 << 31) - 1  # what a sound file can state
 def as_rate(value: Any) -> int:
     """A sampling rate in Hz: a whole number of any type.
 
-    Examples
-    --------
     >>> as_rate(np.int32(44100)), as_rate(16e3)
     (44100, 16000)
     """
@@ -32,8 +30,6 @@ def as_samples(wave: Any, dtype: type = np.float32) -> np.ndarray:
     Floats are taken as they are. Integers of 16 and 32 bits are what sound files and cards hold, and become part of full
     scale, as in soundfile. Of other integers nobody can tell what they mean; they are refused, and so are NaN and infinity.
 
-    Examples
-    --------
     >>> as_samples(np.array([-32768, 16384], np.int16))
     array([-1. ,  0.5], dtype=float32)
     """
@@ -59,8 +55,6 @@ def as_samples(wave: Any, dtype: type = np.float32) -> np.ndarray:
 def as_channels(wave: Any) -> np.ndarray:
     """A signal [samples] or [C, samples] as float32 [C, samples].
 
-    Examples
-    --------
     >>> as_channels(np.zeros(5)).shape
     (1, 5)
     """
@@ -75,8 +69,6 @@ def as_channels(wave: Any) -> np.ndarray:
 def as_mono(wave: Any) -> np.ndarray:
     """One channel [samples] as float32.
 
-    Examples
-    --------
     >>> as_mono([0.0, 1.0]).dtype
     dtype('float32')
     """

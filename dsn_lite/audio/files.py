@@ -50,8 +50,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Until the rename, what stood at `path` before stays untouched.
 
-    Examples
-    --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "note.txt"
     >>> with replacing(path) as temporary:
@@ -182,8 +180,6 @@ def _check_complete(path: Path, samples: int, format: str) -> None:
 def format_of(path: str | Path) -> str:
     """soundfile's name of the format that a suffix stands for; `WAV` where it says nothing.
 
-    Examples
-    --------
     >>> format_of("a.flac"), format_of("a.opus"), format_of("a")
     ('FLAC', 'OGG', 'WAV')
     """
@@ -205,8 +201,6 @@ def write(
 ) -> None:
     """Write a whole file; `wave` is [C, samples] or [samples], the rest as for :func:`writing`.
 
-    Examples
-    --------
     >>> import tempfile
     >>> from dsn_lite.audio.reader import read
     >>> path = Path(tempfile.mkdtemp()) / "tone.wav"

@@ -17,8 +17,6 @@ def to_mono(wave: np.ndarray) -> np.ndarray:
 def rms_dbfs(wave: np.ndarray) -> float:
     """Root mean square level in dB relative to full scale (a constant 1.0 is 0 dB); silence is -inf.
 
-    Examples
-    --------
     >>> rms_dbfs(np.full(8, 0.1))
     -20.0
     """

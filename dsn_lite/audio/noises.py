@@ -42,11 +42,6 @@ def synthesise(name: str, seconds: float, seed: int, sample_rate: int = 16000) -
     float32 array [samples]
         Root mean square 0.05, within -0.95 to 0.95.
 
-    Raises
-    ------
-    InputError
-        An unknown name, no length, a negative seed, or a rate below 8000 Hz.
-
     Examples
     --------
     >>> noise = synthesise("rain", 2.0, seed=1)

@@ -21,8 +21,6 @@ def block_offset(hops: np.ndarray, mean: float | None = None) -> tuple[np.ndarra
     A causal high-pass of one pole. `mean` is what an earlier call returned; None starts anew, from the mean of the first
     hop, so that a constant is gone from the first sample on.
 
-    Examples
-    --------
     >>> blocked, mean = block_offset(np.full((4, 256), 0.1, np.float32))
     >>> float(np.abs(blocked).max()) < 1e-8, round(mean, 6)
     (True, 0.1)
@@ -44,8 +42,6 @@ def blocked_hops(samples: np.ndarray, count: int) -> np.ndarray:
     Where it ends within a hop it goes on with the running mean before that hop, as a stream does that is flushed: zeros
     would be a step of the size of the offset.
 
-    Examples
-    --------
     >>> hops = blocked_hops(np.full(300, 0.1, np.float32), 3)
     >>> hops.shape, float(np.abs(hops).max()) < 1e-7
     ((3, 256), True)

@@ -58,11 +58,6 @@ class Reader:
     path : str or Path
         Whatever libsndfile reads: wav, flac, ogg (vorbis, opus), mp3, aiff and more.
 
-    Raises
-    ------
-    InputError
-        The file is missing, unreadable or holds no sound. That a sample is not a number shows while reading.
-
     Examples
     --------
     >>> from dsn_lite.audio import clips
@@ -150,11 +145,6 @@ class Reader:
 
     def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
         """Yield float32 [C, n] with n <= `size` until the file ends.
-
-        Raises
-        ------
-        InputError
-            A sample is NaN or infinite (the first is named), or there is none at all.
         """
         for number, part in enumerate(self._parts):
             if number and not self._open_next(part):

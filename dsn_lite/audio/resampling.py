@@ -68,8 +68,6 @@ def resample(wave: Any, from_rate: Any, to_rate: Any) -> np.ndarray:
 def resampled_length(samples: int, from_rate: Any, to_rate: Any) -> int:
     """Samples after resampling, rounded up.
 
-    Examples
-    --------
     >>> resampled_length(1, 44100, 16000)
     1
     """
@@ -79,8 +77,6 @@ def resampled_length(samples: int, from_rate: Any, to_rate: Any) -> int:
 def fit(wave: np.ndarray, samples: int) -> np.ndarray:
     """Cut the end off, or append zeros, so that the last axis has `samples`.
 
-    Examples
-    --------
     >>> fit(np.array([1.0, 2.0]), 3), fit(np.array([1.0, 2.0]), 1)
     (array([1., 2., 0.]), array([1.]))
     """

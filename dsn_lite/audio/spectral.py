@@ -29,8 +29,6 @@ FRAMES_PER_SECOND = SAMPLE_RATE / HOP
 def window(length: int = WINDOW, **options) -> Tensor:
     """Square-root Hann window [length]; its square overlap-adds to one at half a window's hop.
 
-    Examples
-    --------
     >>> w = window()
     >>> bool(torch.allclose(w[:256] ** 2 + w[256:] ** 2, torch.ones(256)))
     True
@@ -41,8 +39,6 @@ def window(length: int = WINDOW, **options) -> Tensor:
 def frame_count(samples: int, hop: int = HOP) -> int:
     """Frames T of a signal of `samples` samples.
 
-    Examples
-    --------
     >>> frame_count(16_000)
     64
     """
@@ -76,8 +72,6 @@ def stft(wave: Tensor, length: int = WINDOW) -> Tensor:
 def istft(spectrum: Tensor, samples: int) -> Tensor:
     """Signal [..., samples] of a spectrum [..., T, F]: the exact inverse of :func:`stft`.
 
-    Examples
-    --------
     >>> wave = torch.randn(3, 1000)
     >>> bool((istft(stft(wave), 1000) - wave).abs().max() < 1e-6)
     True
@@ -96,8 +90,6 @@ def compress(spectrum: Tensor, exponent: float = COMPRESSION, floor: float = 1e-
 
     `floor` is added to the power, so that value and gradient stay finite at zero.
 
-    Examples
-    --------
     >>> compress(torch.tensor([0j, 8 + 0j]), exponent=1 / 3).real
     tensor([0., 2.])
     """
@@ -107,8 +99,6 @@ def compress(spectrum: Tensor, exponent: float = COMPRESSION, floor: float = 1e-
 def decompress(spectrum: Tensor, exponent: float = COMPRESSION) -> Tensor:
     """Inverse of :func:`compress`: ``|Y|^(1/c) exp(j angle(Y))``.
 
-    Examples
-    --------
     >>> x = torch.tensor([3 + 4j, 0j])
     >>> bool(torch.allclose(decompress(compress(x)), x, atol=1e-5))
     True

@@ -123,8 +123,6 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 def picture_names(picture: str | None, names: list[Path]) -> list[Path | None]:
     """One name of a picture for each file.
 
-    Examples
-    --------
     >>> [str(name) for name in picture_names("g.png", [Path("a.wav"), Path("b/c.wav"), Path("a.flac"), Path("b-c.wav")])]
     ['g-a-wav.png', 'g-b-c.png', 'g-a-flac.png', 'g-b-c-2.png']
     """

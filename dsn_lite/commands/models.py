@@ -36,8 +36,6 @@ def run(args: argparse.Namespace) -> int:
 def table(cards: list[dict]) -> str:
     """Lines of text: one network each, with the figures of its card that are there.
 
-    Examples
-    --------
     >>> print(table([{"name": "dsn", "steps": 10, "metrics": {"pesq": 2.1}}]))
     name       steps   act.  MMAC/s   PESQ  ESTOI  SI-SDR   OVRL
     dsn           10      -       -   2.10      -       -      -

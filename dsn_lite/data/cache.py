@@ -67,11 +67,6 @@ def say(line: str) -> None:
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file; a killed holder frees it. Where ``fcntl`` is missing, no lock.
-
-    Raises
-    ------
-    InputError
-        Where the cache folder cannot be written or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,11 +49,6 @@ def scan(
         Of the split.
     report : callable
         Gets one line for each file that cannot be read; it is left out.
-
-    Raises
-    ------
-    InputError
-        Where a folder does not exist or nothing in it is recognised.
     """
     found: dict[Path, tuple[Entry, str]] = {}
     unreadable: set[Path] = set()

@@ -52,12 +52,6 @@ class Entry:
 
 def read_manifest(path: str | Path) -> list[Entry]:
     """Read a manifest (CSV with the columns ``COLUMNS``; only ``path`` and ``kind`` must be filled).
-
-    Raises
-    ------
-    InputError
-        Where the file is missing, has no ``path`` or ``kind`` column, or a row names an unknown kind or
-        split.
     """
     path = Path(path)
     try:

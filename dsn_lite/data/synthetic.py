@@ -19,8 +19,6 @@ Rng = np.random.Generator
 def synthetic(seed: int, n: int) -> np.ndarray:
     """A noise, float32 [n], of one or two of the six kinds; the same seed, the same noise.
 
-    Examples
-    --------
     >>> wave = synthetic(3, 16000)
     >>> wave.shape, bool(np.isfinite(wave).all()), bool(np.array_equal(wave, synthetic(3, 16000)))
     ((16000,), True, True)

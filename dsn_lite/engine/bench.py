@@ -35,8 +35,6 @@ FRAME_US = 1e6 / FRAMES_PER_SECOND
 def noisy_speech(seconds: float) -> np.ndarray:
     """Clips of the package in six kinds of noise at 0 to 20 dB, float32 [samples] at 16 kHz, the same every time.
 
-    Examples
-    --------
     >>> len(noisy_speech(2.0))
     32000
     """

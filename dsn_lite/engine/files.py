@@ -79,12 +79,6 @@ def enhance_file(
         Where to draw the gates of the first channel.
     progress : function or None
         Called with the share that is done, 0 to 1.
-
-    Raises
-    ------
-    InputError
-        The file holds no sound, or what comes out cannot be written. Where the input is cut off or damaged, what is there
-        is enhanced, and the report says so.
     """
     path, out_path = Path(path), Path(out_path)
     started = time.perf_counter()

@@ -68,11 +68,6 @@ class SoundCard:
     Parameters
     ----------
     microphone, speaker : number or part of the name of a device; None is the system's choice.
-
-    Raises
-    ------
-    InputError
-        sounddevice, its PortAudio library or a device is missing.
     """
 
     def __init__(self, microphone: int | str | None = None, speaker: int | str | None = None):
@@ -110,11 +105,6 @@ class SoundCard:
 
 def sound_library():
     """The package sounddevice.
-
-    Raises
-    ------
-    InputError
-        It, or the PortAudio library it needs, is not installed.
     """
     try:
         import sounddevice
@@ -132,8 +122,6 @@ def sound_library():
 class Meter:
     """What the last quarter of a second cost, as one line.
 
-    Examples
-    --------
     >>> from dsn_lite.config import Config
     >>> meter = Meter(Network(Config.preset("tiny")))
     >>> meter.add(np.ones((1, 10), np.uint8), 100e-6, 256)

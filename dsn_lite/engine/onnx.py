@@ -39,8 +39,6 @@ CONVOLUTIONS = ("down", "up", "mask")
 def build(network: Network) -> onnx.ModelProto:
     """The graph of one frame of a network.
 
-    Examples
-    --------
     >>> from dsn_lite.network.config import Config
     >>> model = build(Network(Config.preset("tiny")).eval())
     >>> [item.name for item in model.graph.output][:2]

@@ -27,8 +27,6 @@ _NO_SAMPLES = np.zeros(0, np.float32)
 def checked_chunk(chunk: np.ndarray) -> np.ndarray:
     """The samples [n] that a stream is fed, float32.
 
-    Examples
-    --------
     >>> checked_chunk(np.array([0, -32768], np.int16))
     array([ 0., -1.], dtype=float32)
     """
@@ -139,7 +137,8 @@ class Stream:
     policy : "learned", "open", "closed", or gates [T, K] of 0 and 1 for the frames to come
         A network of widths takes one width as well.
     engine : "auto", "kernel", "onnx", "torch", or an Engine of this stream's own
-        What runs the frames; see :func:`make_engine`. Given an Engine, `budget` is its maker's business.
+        What runs the frames; see :func:`~dsn_lite.engine.engines.make_engine`. Given an Engine, `budget` is
+        its maker's business.
 
     Examples
     --------

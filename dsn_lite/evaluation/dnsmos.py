@@ -53,11 +53,6 @@ def score(waves: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     dict
         ``sig``, ``bak``, ``ovrl``, each float64 [N], MOS from about 1 to 5.
 
-    Raises
-    ------
-    InputError
-        An empty clip, NaN or infinite samples, or a missing package.
-
     Examples
     --------
     >>> noise = 0.1 * np.random.default_rng(0).standard_normal(5 * 16000)
@@ -82,11 +77,6 @@ def ovrl_label(wave: np.ndarray) -> float:
     -------
     float
         OVRL, about 1 to 4.5. Only the first window of 9.01 s is rated: a clip shorter than that is whole in it.
-
-    Raises
-    ------
-    InputError
-        Shorter than 4 s, silent, NaN or infinite samples, or a missing package.
     """
     wave = np.asarray(wave)
     if wave.shape[-1] < LABEL_SECONDS * SAMPLE_RATE:
@@ -105,8 +95,6 @@ def ovrl_label(wave: np.ndarray) -> float:
 def to_level(wave: np.ndarray, *, dbfs: float = LABEL_DBFS) -> np.ndarray:
     """``wave`` [samples] scaled to ``dbfs`` over its active frames; digital silence comes back as it is.
 
-    Examples
-    --------
     >>> round(float(to_level(np.full(16000, 0.5))[0]), 4)
     0.0562
     """

@@ -37,11 +37,6 @@ def pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
     -------
     tuple
         The pairs in the order of their names, and a line for each file that has no partner or is wrongly listed.
-
-    Raises
-    ------
-    InputError
-        There is not one pair, or ``pairs.csv`` lacks a column.
     """
     folder = Path(folder)
     names = {}

@@ -36,11 +36,6 @@ def pesq_wb(clean: np.ndarray, processed: np.ndarray) -> float:
     float
         NaN where no utterance is found (silence) or the signal is shorter than a quarter of a second.
 
-    Raises
-    ------
-    InputError
-        Different lengths, NaN or infinite samples, or the package ``pesq`` is missing.
-
     Examples
     --------
     >>> pesq_wb(np.zeros(16000), np.zeros(16000))
@@ -74,11 +69,6 @@ def stoi(clean: np.ndarray, processed: np.ndarray, *, extended: bool = False) ->
     -------
     float
         NaN where less than 0.4 s of the clean signal is active.
-
-    Raises
-    ------
-    InputError
-        Different lengths, NaN or infinite samples, or the package ``pystoi`` is missing.
 
     Examples
     --------
@@ -123,11 +113,6 @@ def si_sdr(clean: np.ndarray, processed: np.ndarray) -> float:
     -------
     float
         100 for a scaled copy, -100 for a processed signal that is silent or orthogonal; NaN for a silent clean signal.
-
-    Raises
-    ------
-    InputError
-        Different lengths, NaN or infinite samples.
 
     Examples
     --------

@@ -41,8 +41,6 @@ def provenance(packages: Sequence[str] = ()) -> dict:
 def command(arguments: Sequence[str]) -> str:
     """A command line as one would type it; of absolute paths only the last name is kept.
 
-    Examples
-    --------
     >>> command(["/usr/bin/dsn-lite", "evaluate", "/data/pairs", "--json=/tmp/a.json", "-j", "2"])
     'dsn-lite evaluate pairs --json=a.json -j 2'
     """
@@ -93,8 +91,6 @@ def processor() -> str:
 def json_text(values: Any, indent: int = 0) -> str:
     """JSON to read and to compare line by line: what is short on one line, and of a list one item a line.
 
-    Examples
-    --------
     >>> print(json_text({"steps": 3, "per_file": [{"file": "a", "pesq": 1.5}, {"file": "b" * 90, "pesq": 2.5}]}))
     {
      "steps": 3,
@@ -127,8 +123,6 @@ def write_json(path: str | os.PathLike, values: Any) -> None:
 def report(values: dict, path: Path | None = None) -> None:
     """Print a result as JSON, and write it to a file where one is named.
 
-    Examples
-    --------
     >>> report({"steps": 3})
     {"steps": 3}
     """
@@ -140,8 +134,6 @@ def report(values: dict, path: Path | None = None) -> None:
 def versions(packages: Sequence[str]) -> dict[str, str | None]:
     """Installed versions; None for a package that is not installed.
 
-    Examples
-    --------
     >>> versions(["no-such-package"])
     {'no-such-package': None}
     """

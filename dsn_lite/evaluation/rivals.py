@@ -89,8 +89,6 @@ def frozen_pattern(rates: np.ndarray, shares: np.ndarray, target: float) -> np.n
     Of all 2^K sets, those within 0.01 of the target (or, if there is none, of the closest one) are looked at, and the
     one whose gates the learned policy opens most (``rates`` [K] weighted by ``shares`` [K] of the MACs) is taken.
 
-    Examples
-    --------
     >>> frozen_pattern(np.array([0.2, 0.9, 0.6]), np.array([0.5, 0.3, 0.2]), 0.5)
     array([0., 1., 1.])
     """
@@ -107,8 +105,6 @@ def snr_patterns(snr_db: np.ndarray, rates: np.ndarray, shares: np.ndarray, targ
     its mean is ``target``. A set of gates meets it only roughly; what is left over is passed on to the next utterance
     (in the order of the SNR), so that the mean is met.
 
-    Examples
-    --------
     >>> snr_patterns(np.array([0, 10, 20]), np.array([0.9, 0.1]), np.array([0.5, 0.5]), 0.5)
     array([[1., 1.],
            [1., 0.],
@@ -131,8 +127,6 @@ def snr_patterns(snr_db: np.ndarray, rates: np.ndarray, shares: np.ndarray, targ
 def frame_levels(wave: np.ndarray) -> np.ndarray:
     """Level [T] in dB of each frame of a wave [samples] at 16 kHz, relative to the mean power of all frames.
 
-    Examples
-    --------
     >>> levels = frame_levels(np.r_[np.zeros(8000), np.ones(8000)])
     >>> bool(levels[2] < -60), round(float(levels[-5]))
     (True, 3)
@@ -145,8 +139,6 @@ def frame_levels(wave: np.ndarray) -> np.ndarray:
 def energy_threshold(levels: Sequence[np.ndarray], target: float) -> float:
     """Threshold in dB over which a share ``target`` of the frames lies, as a mean over the files' levels [T].
 
-    Examples
-    --------
     >>> threshold = energy_threshold([np.arange(10.0), np.arange(10.0) + 5.5], 0.5)
     >>> float(np.mean([np.arange(10.0) > threshold, np.arange(10.0) + 5.5 > threshold]))
     0.5

@@ -186,7 +186,7 @@ def _score(pair: Pair, model, plans: dict[str, Plan]) -> _Decided:
 
 
 def score(clean: np.ndarray, wave: np.ndarray) -> dict[str, float | None]:
-    """All metrics of one wave [samples] at 16 kHz, by the names in :data:`METRICS`; None where one has no value."""
+    """All metrics of one wave [samples] at 16 kHz, by name (``statistics.METRICS``); None where one has no value."""
     values = {
         "pesq": metrics.pesq_wb(clean, wave),
         "stoi": metrics.stoi(clean, wave),

@@ -21,8 +21,6 @@ SNR_GROUPS = 12
 def mean_ci(values: Iterable[float | None], *, seed: int = 0) -> tuple[float | None, list[float] | None, int]:
     """Mean, its 95 % percentile-bootstrap interval over the values, and how many values were missing (None or NaN).
 
-    Examples
-    --------
     >>> mean_ci([1.0, 1.0, None])
     (1.0, [1.0, 1.0], 1)
     """
@@ -54,11 +52,6 @@ def paired_difference(rows_a: Sequence[dict], rows_b: Sequence[dict], key: str, 
     dict
         ``difference``, ``difference_ci`` ([low, high]; zero outside it: the models differ), ``files``.
 
-    Raises
-    ------
-    InputError
-        The two have no file in common.
-
     Examples
     --------
     >>> a = [{"file": "1", "pesq": 1.5}, {"file": "2", "pesq": 3.0}]
@@ -87,8 +80,6 @@ def verdict(interval: Sequence[float]) -> str:
 def spearman(x: Sequence[float | None], y: Sequence[float | None]) -> float | None:
     """Rank correlation of the entries that both have, ties sharing their mean rank; None where it says nothing.
 
-    Examples
-    --------
     >>> spearman([1, 2, 3, None], [9, 4, 1, 5]), spearman([1, 1, 1], [1, 2, 3])
     (-1.0, None)
     """

@@ -51,8 +51,6 @@ class FoldedLayer:
 def fold(network: Network) -> list[FoldedLayer]:
     """The rows of a network's table as numbers, in the order of computation; the policy is not among them.
 
-    Examples
-    --------
     >>> from dsn_lite.network.config import Config
     >>> rows = fold(Network(Config.preset("tiny")))
     >>> rows[0].name, rows[0].static["weight"].shape

@@ -68,8 +68,6 @@ def straight_through(soft: Tensor) -> Tensor:
 def decide(logits: Tensor, shift: float = 0.0) -> Tensor:
     """Deterministic gates [...] of 0 and 1 for evaluation; `shift` is added to each open logit.
 
-    Examples
-    --------
     >>> logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     >>> decide(logits).tolist(), decide(logits, shift=2.0).tolist(), decide(logits, shift=-math.inf).tolist()
     ([1.0, 0.0], [1.0, 1.0], [0.0, 0.0])
@@ -90,8 +88,6 @@ def probability(logits: Tensor, shift: float = 0.0) -> Tensor:
 def anneal(start: float, end: float, progress: float) -> float:
     """Temperature after a share `progress` (0..1) of the training: geometric from `start` to `end`.
 
-    Examples
-    --------
     >>> anneal(2.0, 0.5, 0.5)
     1.0
     """

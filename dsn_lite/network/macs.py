@@ -32,8 +32,6 @@ class LayerMacs:
 class Count:
     """MACs of a network, layer by layer.
 
-    Examples
-    --------
     >>> from dsn_lite.network.config import Config
     >>> from dsn_lite.network.model import Network
     >>> counted = count(Network(Config.preset("base")))
@@ -72,8 +70,6 @@ class Count:
     def of_frames(self, gates: np.ndarray) -> np.ndarray:
         """MMAC/s [..., T] of frames with these gates [..., T, K].
 
-        Examples
-        --------
         >>> from dsn_lite.network.config import Config
         >>> from dsn_lite.network.model import Network
         >>> counted = count(Network(Config.preset("tiny")))

@@ -234,8 +234,6 @@ def follow(mean: Tensor, level: Tensor | None = None) -> Tensor:
 
     Proportional to its input, so that a signal over its level does not depend on how loud it was recorded.
 
-    Examples
-    --------
     >>> follow(torch.tensor([[1.0, 0.0, 2.0]]))
     tensor([[1.0000, 0.9920, 2.0000]])
     """

@@ -17,8 +17,6 @@ def erb_pooling(bands: int, bins: int = BINS - 1) -> Tensor:
 
     Each column sums to one; bin i lies at ``i * 31.25`` Hz.
 
-    Examples
-    --------
     >>> bool(torch.allclose(erb_pooling(24).sum(0), torch.ones(24)))
     True
     """

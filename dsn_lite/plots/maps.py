@@ -34,8 +34,6 @@ class Spectrogram:
 
     Frame t is the network's frame t. Whenever there are more than `columns` columns, neighbours are averaged in pairs.
 
-    Examples
-    --------
     >>> spectrogram = Spectrogram()
     >>> spectrogram.feed(np.zeros(16_000, dtype="float32"))
     >>> spectrogram.decibels().shape

@@ -79,8 +79,6 @@ def decide(logits: Tensor, shift: float = 0.0, costs: Tensor | None = None) -> T
 def thermometer(choice: Tensor) -> Tensor:
     """Nested gates [..., K = W - 1] of one-hot choices [..., W]: gate k is 1 where the width is above the k-th.
 
-    Examples
-    --------
     >>> import torch
     >>> thermometer(torch.eye(3)).tolist()
     [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
@@ -91,8 +89,6 @@ def thermometer(choice: Tensor) -> Tensor:
 def from_thermometer(gates: Tensor) -> Tensor:
     """One-hot choices [..., W] of gates [..., K]: a gate counts only where all before it are open.
 
-    Examples
-    --------
     >>> import torch
     >>> from_thermometer(torch.tensor([[0.0, 1.0], [1.0, 1.0]])).tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
@@ -104,8 +100,6 @@ def from_thermometer(gates: Tensor) -> Tensor:
 def step_names(widths: tuple[float, ...]) -> list[str]:
     """Names of the K = W - 1 gates of the thermometer.
 
-    Examples
-    --------
     >>> step_names((0.125, 0.25, 0.5, 1.0))
     ['over 1/8', 'over 1/4', 'over 1/2']
     """

@@ -30,8 +30,6 @@ class EnhancerConfig(Plan):
     The learning rate stays flat after the warm-up and falls in the last part of the run, so that a run can be made longer
     while it lasts.
 
-    Examples
-    --------
     >>> config = EnhancerConfig(network=Config.preset("tiny"), steps=1000, lr=1e-3, warmup_steps=100, falls_from=0.5)
     >>> config.lr_at(49), config.lr_at(400), round(config.lr_at(750), 6)
     (0.0005, 0.001, 0.000505)
@@ -40,7 +38,7 @@ class EnhancerConfig(Plan):
     network: Config
     loss: SpeechLoss = field(default_factory=SpeechLoss)
     patterns: Mix = field(default_factory=lambda: Mix(open=0.5, closed=0.0, random=0.5))
-    """Gates of the items of a batch. None need be closed: the small answer is taught in every step."""
+    """Gates of the items of a batch. None need be closed, as the small answer is taught in every step."""
     small: Amount = 0.5
     """Weight of the loss of the small answer."""
     only_refinement: bool = False
@@ -148,8 +146,6 @@ class EnhancerTrainer(Loop):
 def si_sdr(estimate: Tensor, clean: Tensor) -> Tensor:
     """Scale-invariant signal-to-distortion ratio [B] in dB (Le Roux et al., 2019) of estimates [B, samples].
 
-    Examples
-    --------
     >>> clean = torch.tensor([[1.0, 0.0, -1.0, 0.0]])
     >>> round(float(si_sdr(2 * clean + torch.tensor([[0.0, 0.2, 0.0, -0.2]]), clean)))
     20

@@ -18,8 +18,6 @@ from dsn_lite.errors import InputError
 class Guidance:
     """Target activation as a line of OVRL: ``clip(offset - slope * ovrl, lowest, highest)``.
 
-    Examples
-    --------
     >>> line = Guidance.fit(np.array([1.2, 1.5, 2.5, 3.0]), mean=0.5, slope=0.4)
     >>> targets = line.target(np.array([1.2, 1.5, 2.5, 3.0]))
     >>> round(float(targets.mean()), 3), bool((np.diff(targets) < 0).all())

@@ -34,11 +34,6 @@ def _kept(corpus: Corpus, path: Path) -> np.ndarray:
 
 def read_labels(corpus: Corpus, split: str, seconds: float, seed: int, items: int) -> np.ndarray:
     """OVRL [items] of the first mixtures.
-
-    Raises
-    ------
-    InputError
-        When fewer than `items` are labelled.
     """
     labels = _kept(corpus, label_path(corpus, split, seconds, seed))
     if len(labels) < items:

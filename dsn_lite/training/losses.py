@@ -27,8 +27,6 @@ class SpeechLoss:
     term clips that are nearly clean get worse. And plus ``perceptual`` times the distance in loudness of
     :func:`~dsn_lite.training.perceptual.perceptual_distance`, near to PESQ: it hears what the other terms count little.
 
-    Examples
-    --------
     >>> loss, clean = SpeechLoss(), torch.randn(2, 8000) * 0.1
     >>> near, far = loss(clean * 1.01, clean), loss(clean + 0.1 * torch.randn(2, 8000), clean)
     >>> near.shape, bool((near < far).all())
@@ -69,8 +67,6 @@ class SpeechLoss:
 def activation(gates: Tensor, weights: Tensor) -> Tensor:
     """Share [B] of the dynamic multiply-accumulates that the gates [B, T, K] open; `weights` [K] are MACs a frame.
 
-    Examples
-    --------
     >>> activation(torch.tensor([[[1.0, 0.0], [1.0, 1.0]]]), torch.tensor([3.0, 1.0]))
     tensor([0.8750])
     """
@@ -88,8 +84,6 @@ def usage_loss(rate: Tensor, low: float = 0.1, high: float = 0.9) -> Tensor:
     A gate that has become constant gets no more gradient and stays so: the collapse of the policy. The penalty looks at
     the share `rate` [K] of open frames over a batch; it leaves single decisions as sharp as they like.
 
-    Examples
-    --------
     >>> usage_loss(torch.full((3,), 0.5)).item(), usage_loss(torch.ones(3)).item() > 0
     (0.0, True)
     """

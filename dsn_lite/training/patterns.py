@@ -24,8 +24,6 @@ HOLDS = (1, 4, 16, 64)
 class Mix:
     """Shares of the items of a batch; what is left over is given to the policy.
 
-    Examples
-    --------
     >>> Mix(open=0.25, closed=0.15, random=0.6).policy
     0.0
     """
@@ -52,8 +50,6 @@ def draw(mix: Mix, batch: int, frames: int, gates: int, generator: torch.Generat
     A random item has a keep rate, uniform in 0..1, and a hold length from ``HOLDS``; half of the random items have another
     keep rate for each gate, so that patterns near "this gate always, that gate never" occur as well.
 
-    Examples
-    --------
     >>> generator = torch.Generator().manual_seed(1)
     >>> pattern, chosen = draw(Mix(open=0.5, closed=0.25, random=0.25), 4, 100, 10, generator)
     >>> pattern.shape, bool(chosen.any())
@@ -80,8 +76,6 @@ def draw(mix: Mix, batch: int, frames: int, gates: int, generator: torch.Generat
 def spans(batch: int, frames: int, levels: int, generator: torch.Generator) -> Tensor:
     """Levels [B, T] in 0..levels - 1, each held for a while of a length from ``HOLDS``; every item has lengths of its own.
 
-    Examples
-    --------
     >>> spans(2, 50, 3, torch.Generator().manual_seed(1)).shape
     torch.Size([2, 50])
     """

@@ -33,8 +33,6 @@ DEAD_ZONE = 0.25
 def bark(hertz: np.ndarray) -> np.ndarray:
     """Critical-band rate in Bark (Traunmueller 1990, equation 5).
 
-    Examples
-    --------
     >>> bark(np.array([1000.0])).round(1).tolist()
     [8.5]
     """
@@ -44,8 +42,6 @@ def bark(hertz: np.ndarray) -> np.ndarray:
 def threshold(hertz: np.ndarray) -> np.ndarray:
     """Hearing threshold in dB SPL (Terhardt 1979, equation 1).
 
-    Examples
-    --------
     >>> threshold(np.array([100.0, 3300.0])).round().tolist()
     [23.0, -5.0]
     """
@@ -70,8 +66,6 @@ class Ear(NamedTuple):
 def ear() -> Ear:
     """The tables of an ear at 16 kHz.
 
-    Examples
-    --------
     >>> ear().bands.shape
     torch.Size([257, 41])
     """
@@ -96,8 +90,6 @@ def _ear_of(wave: Tensor) -> Ear:
 def band_powers(wave: Tensor) -> Tensor:
     """Power [B, T, Q] of waves [B, samples] in Q = 41 bands; 1 is 0 dB SPL, and between 325 and 3250 Hz it sums to 79 dB.
 
-    Examples
-    --------
     >>> band_powers(torch.randn(2, 4096)).shape
     torch.Size([2, 17, 41])
     """
@@ -110,8 +102,6 @@ def band_powers(wave: Tensor) -> Tensor:
 def loudness(powers: Tensor) -> Tensor:
     """Zwicker's loudness [B, T, Q] in sone per Bark of the powers [B, T, Q]; zero below the threshold.
 
-    Examples
-    --------
     >>> bool(loudness(torch.zeros(1, 1, 41)).max() == 0)
     True
     """
@@ -126,8 +116,6 @@ def perceptual_distance(enhanced: Tensor, clean: Tensor) -> Tensor:
     0 means that no difference is heard, 1 is about one point of the raw score ``4.5 - 0.1 d_sym - 0.0309 d_asym`` of
     P.862. At least 0.4 s of signal.
 
-    Examples
-    --------
     >>> clean = torch.randn(2, 16000) * torch.linspace(0, 0.1, 16000)
     >>> noise = 0.01 * torch.randn(2, 16000)
     >>> near, far = (perceptual_distance(clean + size * noise, clean) for size in (1, 4))

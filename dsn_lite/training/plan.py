@@ -14,8 +14,6 @@ from dsn_lite.settings import CHANGEABLE, Amount, Count, Positive, Range, Share,
 class Plan:
     """What decides a run, whatever is trained; a task adds its own. What is CHANGEABLE may change in a resume.
 
-    Examples
-    --------
     >>> plan = Plan(steps=1000, lr=1e-3, warmup_steps=100)
     >>> plan.lr_at(49), round(plan.lr_at(999), 6)
     (0.0005, 1e-05)

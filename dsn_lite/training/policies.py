@@ -211,8 +211,6 @@ CALIBRATED = tuple(round(0.05 * i, 2) for i in range(1, 20))
 def shift_for(margins: Tensor, shares: Tensor, target: float) -> float:
     """The shift of margins [N, T, K] at which their mean activation, weighed by shares [K] of the MACs, is the target.
 
-    Examples
-    --------
     >>> margins = torch.arange(100.0).reshape(1, 100, 1)
     >>> round(shift_for(margins, torch.ones(1), 0.25), 1)
     -74.5

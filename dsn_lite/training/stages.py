@@ -28,8 +28,6 @@ def stages_of(recipe: Mapping[str, Any], branch: str | None = None, source: str 
     ``branches``, name to the stages that differ: options to change, or nothing to leave the stage out. A branch shares the
     folders of the stages before its first difference. A recipe without ``stages`` is one stage in the folder itself.
 
-    Examples
-    --------
     >>> recipe = {"all": {"batch": 4}, "stages": {"trunk": {"steps": 9}, "policy": {"way": "benefit"}},
     ...     "branches": {"dsn": {"policy": {"way": "target"}}, "static": {"trunk": {"steps": 5}, "policy": None}}}
     >>> [(str(stage.folder), stage.values) for stage in stages_of(recipe, "dsn")]

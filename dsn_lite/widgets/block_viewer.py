@@ -50,8 +50,6 @@ class Matrix:
     def read(self, is_open: bool) -> np.ndarray:
         """Which weights [R, S] are read on a frame.
 
-        Examples
-        --------
         >>> weight, dynamic = np.zeros((2, 3)), np.array([False, True])
         >>> up = Matrix("up", "units", "channels", weight, "rows", dynamic, np.zeros(2), "rows")
         >>> up.read(True).sum(), up.read(False).sum()
@@ -119,8 +117,6 @@ def take_apart(name: str, gate: str, block: torch.nn.Module, note: str, network:
 def blocks_of(network: Network) -> list[Block]:
     """One block of each kind of a network, as the viewer shows them.
 
-    Examples
-    --------
     >>> from dsn_lite.config import Config
     >>> [block.gate for block in blocks_of(Network(Config.preset("tiny")))]
     ['frequency 2 hidden', 'encoder 2', 'decoder 3', 'time groups', 'frequency 1 heads']
@@ -215,8 +211,6 @@ def most_divided(gates: np.ndarray, frames: int) -> int:
 
     Each gate counts by its rarer state, up to a quarter of the frames: many that move are better than one that moves much.
 
-    Examples
-    --------
     >>> most_divided(np.array([[0], [0], [0], [1], [1], [1]]), 2)
     2
     """

@@ -36,8 +36,6 @@ def gumbel_draws(seed: int, draws: int) -> np.ndarray:
 
     The generator is "mulberry32", whose 32-bit arithmetic both languages do exactly.
 
-    Examples
-    --------
     >>> gumbel_draws(1, 3).shape, bool((gumbel_draws(1, 3)[:2] == gumbel_draws(1, 2)).all())
     ((3, 2), True)
     """
@@ -54,8 +52,6 @@ def gumbel_draws(seed: int, draws: int) -> np.ndarray:
 def soft_gate(noise: np.ndarray, difference: float, temperature: float) -> np.ndarray:
     """Soft values [N] of gates whose logits differ by `difference`, for noise [N, 2].
 
-    Examples
-    --------
     >>> soft_gate(np.zeros((1, 2)), difference=0.0, temperature=1.0).tolist()
     [0.5]
     """
@@ -68,8 +64,6 @@ def expected_histogram(difference: float, temperature: float, bins: int = BINS) 
     The difference of two Gumbel variables is logistic, so a soft value lies below x with probability
     ``sigmoid(temperature * logit(x) - difference)``.
 
-    Examples
-    --------
     >>> expected_histogram(0.0, 1.0, bins=4).tolist()  # uniform
     [0.25, 0.25, 0.25, 0.25]
     """

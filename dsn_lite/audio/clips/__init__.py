@@ -61,8 +61,6 @@ def _table() -> dict[str, Clip]:
 def names() -> tuple[str, ...]:
     """The names of all clips, in the order of the table.
 
-    Examples
-    --------
     >>> len(names()), names()[0]
     (20, 'umbrella')
     """
@@ -72,13 +70,6 @@ def names() -> tuple[str, ...]:
 def info(name: str) -> Clip:
     """What the table says about a clip.
 
-    Raises
-    ------
-    InputError
-        No clip has that name.
-
-    Examples
-    --------
     >>> info("owl").text
     'Did you hear the owl that lives behind the old church?'
     """
@@ -95,11 +86,6 @@ def load(name: str) -> np.ndarray:
     -------
     float32 array [samples]
         At 16 kHz, within -1 to 1; a fresh copy.
-
-    Raises
-    ------
-    InputError
-        No clip has that name.
 
     Examples
     --------

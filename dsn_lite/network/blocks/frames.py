@@ -18,8 +18,6 @@ def where_open(
     closed is not computed. In training it runs on every frame and the gate multiplies its result, so that a gate learns
     what opening would have added.
 
-    Examples
-    --------
     >>> x = torch.arange(3.0).reshape(1, 3, 1, 1)
     >>> where_open(lambda frames: frames + 1, x, torch.tensor([[1.0, 0.0, 1.0]]), (1, 1)).flatten()
     tensor([1., 0., 3.])

@@ -265,8 +265,6 @@ class SlimDemucs(nn.Module):
     def utilisation(self, gates: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """Width of each frame, [...], of thermometer gates [..., K].
 
-        Examples
-        --------
         >>> SlimDemucs(DemucsConfig()).utilisation(np.array([[0, 0, 0], [1, 1, 0], [1, 1, 1]]))
         array([0.125, 0.5  , 1.   ])
         """
@@ -294,7 +292,7 @@ class SlimDemucs(nn.Module):
         return WidthCount((*layers, *router), tuple(step_names(widths)), widths)
 
     def enhance(self, wave, sample_rate: int, *, budget: float | None = None, policy="learned") -> Result:
-        """Enhance a signal of any rate; see :meth:`dsn_lite.Network.enhance`.
+        """Enhance a signal of any rate; see :meth:`~dsn_lite.network.enhance.Enhancer.enhance`.
 
         Parameters
         ----------
@@ -330,10 +328,8 @@ class SlimDemucs(nn.Module):
 
         A network trained on little noise is too sure of itself on noises it has not heard, and on speech that is nearly
         clean. What share helps is measured on the validation split (``tools/soften.py``); see also
-        :meth:`dsn_lite.Network.soften`.
+        ``Network.soften``.
 
-        Examples
-        --------
         >>> import torch
         >>> network, wave = SlimDemucs(DemucsConfig()).eval(), torch.randn(1, 4096)
         >>> network.soften(1.0)

@@ -194,8 +194,6 @@ class Router(nn.Module):
 def equal_runs(chosen: list[int]) -> Iterator[tuple[int, int]]:
     """Runs of equal entries as [first, last).
 
-    Examples
-    --------
     >>> list(equal_runs([3, 3, 0, 3]))
     [(0, 2), (2, 3), (3, 4)]
     """

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 def improvement(talkers: np.ndarray, sources: np.ndarray, mixture: np.ndarray) -> float:
     """SI-SDR improvement in dB over the mixture, mean of both talkers in the better order; waves [2, samples].
 
-    Examples
-    --------
     >>> sources = np.random.default_rng(0).standard_normal((2, 4000))
     >>> improvement(sources[::-1], sources, sources.sum(0)) > 50
     True
@@ -53,8 +51,6 @@ def improvement(talkers: np.ndarray, sources: np.ndarray, mixture: np.ndarray) -
 def interpolated(static: np.ndarray, costs: np.ndarray, mmacs: float) -> np.ndarray:
     """Values [N] at a cost of `mmacs` of static widths [W, N] that cost `costs` [W], rising.
 
-    Examples
-    --------
     >>> interpolated(np.array([[0.0, 2.0], [4.0, 4.0]]), np.array([20.0, 40.0]), 30.0)
     array([2., 3.])
     """
@@ -177,11 +173,6 @@ def _by_talkers(chosen: list[tuple[np.ndarray, np.ndarray]], widths: np.ndarray,
 
 def draw_separation(results: dict, path: str | Path) -> None:
     """Draw SI-SDR improvement against MMAC/s, one panel for each overlap and noise.
-
-    Raises
-    ------
-    InputError
-        `path` is no name of a picture, or cannot be written.
     """
     from matplotlib.figure import Figure
 

@@ -40,11 +40,6 @@ def fixed_list(folder: str | Path, *, each: int = 30, seed: int = 0) -> list[Fix
     folder : with ``clean/``, ``noisy/`` and ``pairs.csv`` (columns ``file``, ``speaker``, ``snr_db``)
     each : mixtures of each of the six cells
     seed : another seed, other mixtures
-
-    Raises
-    ------
-    InputError
-        The list of pairs is missing, lacks a column, or has fewer than three speakers.
     """
     path = Path(folder) / "pairs.csv"
     try:

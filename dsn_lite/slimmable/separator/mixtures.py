@@ -93,11 +93,6 @@ class PairRecipe:
 
 def pair_recipe(corpus: Corpus, seed: int, index: int, seconds: float, split: str = "train") -> PairRecipe:
     """Draw the mixture of two talkers with that index.
-
-    Raises
-    ------
-    InputError
-        Where the split has not two speakers that are known to differ, or the mixture is shorter than one second.
     """
     if seconds < 1:
         raise InputError(f"mixtures of {seconds} s: too short for two talkers; take at least 1 s")
@@ -209,8 +204,6 @@ def mix(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mixture [samples] and sources [2, samples] at one common gain; see :class:`PairRecipe` for the levels.
 
-    Examples
-    --------
     >>> mixture, sources = mix(np.eye(2, 400, dtype=np.float32), None, 0.0, -30.0)
     >>> bool(np.allclose(mixture, sources.sum(0))), round(float(20 * np.log10(rms(mixture))))
     (True, -30)
@@ -228,8 +221,6 @@ def activity(sources: np.ndarray) -> np.ndarray:
 
     A talker is active on a frame that is at most 40 dB below its loudest.
 
-    Examples
-    --------
     >>> activity(np.stack([np.r_[np.ones(256), np.zeros(256)], np.zeros(512)])).tolist()
     [[True, False], [False, False]]
     """
@@ -244,8 +235,6 @@ def chunk_talkers(active: np.ndarray, chunks: int, length: int) -> np.ndarray:
 
     A talker counts where it is active on more than a quarter of the chunk.
 
-    Examples
-    --------
     >>> chunk_talkers(np.array([[True] * 8 + [False] * 4, [False] * 6 + [True] * 3 + [False] * 3]), 3, 4).tolist()
     [1, 2, 0]
     """

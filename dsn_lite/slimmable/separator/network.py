@@ -262,8 +262,6 @@ class Separator(nn.Module):
     def count(self) -> WidthCount:
         """MACs of each width, layer by layer.
 
-        Examples
-        --------
         >>> counted = Separator(SeparatorConfig()).count()
         >>> bool(60 < counted.open < 120), bool(counted.closed < 0.4 * counted.open)
         (True, True)

@@ -21,8 +21,6 @@ AT_ONCE = 2048
 class SeparatorConfig:
     """Shape of a separator.
 
-    Examples
-    --------
     >>> SeparatorConfig.from_dict({"widths": [0.5, 1]}).widths
     (0.5, 1.0)
     """
@@ -116,8 +114,6 @@ class Block(nn.Module):
 class SlimDirections(nn.Module):
     """Projection of both directions of a slimmable GRU [..., 2 * active] to full width [..., C].
 
-    Examples
-    --------
     >>> import torch
     >>> layer = SlimDirections(8, 5)
     >>> layer(torch.randn(3, 4), 0.25).shape, layer.macs(0.25)

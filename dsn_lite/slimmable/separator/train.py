@@ -37,8 +37,6 @@ from dsn_lite.training.losses import usage_loss
 class SeparationPlan(Plan):
     """Everything that decides the training of a separator; shares are of the whole run, 0..1.
 
-    Examples
-    --------
     >>> SeparationPlan.from_dict({"network": {"hidden": 64}, "steps": 10}).network.hidden
     64
     """
