@@ -29,27 +29,23 @@ def gather(op, is_open, memory, width, bands):
     source, target, channels, phases, low, high, alive = op[2], op[3], op[4], op[5], op[6], op[7], op[8]
     if not is_open or memory[alive] == _ZERO:
         return
+    size = channels * width
     for q in range(-low, phases + high):
         shift = q // phases  # columns to the left
-        first = source + (q - shift * phases) * channels * width
-        rows = view(memory, first, channels, width)
-        moved = view(memory, target + q * channels * width, channels, width)
-        if shift == 0:
-            if source == target:
-                continue
-            for i in range(channels):
-                for f in range(width):
-                    moved[i, f] = rows[i, f]
-        else:
-            low_end, high_end = min(max(-shift, 0), bands), max(min(bands - shift, bands), 0)
-            for i in range(channels):
-                row, out = rows[i], moved[i]
-                for f in range(low_end):
-                    out[f] = _ZERO
-                for f in range(low_end, high_end):
-                    out[f] = row[f + shift]
-                for f in range(max(high_end, low_end), bands):
-                    out[f] = _ZERO
+        if shift == 0 and source == target:
+            continue
+        rows = view(memory, source + (q - shift * phases) * size, 1, size)[0]
+        moved = view(memory, target + q * size, channels, width)
+        # All rows at once, as if they were one; then what came over from the neighbouring row is no band.
+        first, last = min(max(-shift, 0), size), max(min(size - shift, size), 0)
+        values, out = rows[first + shift : last + shift], moved.reshape(-1)[first:last]
+        for i in range(len(out)):
+            out[i] = values[i]
+        for c in range(channels):
+            for f in range(min(-shift, bands)):
+                moved[c, f] = _ZERO
+            for f in range(max(bands - shift, 0), bands):
+                moved[c, f] = _ZERO
 
 
 @jit
