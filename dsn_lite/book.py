@@ -21,7 +21,6 @@ import numpy as np
 
 from dsn_lite import audio
 from dsn_lite.audio import clips, noises
-from dsn_lite.audio.constants import HOP, SAMPLE_RATE, WINDOW
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -29,10 +28,11 @@ if TYPE_CHECKING:
 
     from dsn_lite.data import Corpus
 
-RATE = SAMPLE_RATE
+RATE = 16_000
 """Samples a second, everywhere in the book."""
 BLUE, RUST = "#12508a", "#b54708"
 """The two colours of the book's pictures."""
+_WINDOW, _HOP = 512, 256
 _RESULTS = Path(__file__).parent.parent / "results"
 
 
@@ -92,9 +92,9 @@ def spectrogram(
 
     sound = np.asarray(sound)
     if sound.ndim == 1:
-        window = np.sin(np.pi * np.arange(WINDOW) / WINDOW)  # square-root Hann, as the network's
-        sound = np.pad(sound.astype(np.float32), (0, -len(sound) % HOP))  # as many frames as the network's
-        sound = librosa.stft(sound, n_fft=WINDOW, hop_length=HOP, window=window).T
+        window = np.sin(np.pi * np.arange(_WINDOW) / _WINDOW)  # square-root Hann, as the network's
+        sound = np.pad(sound.astype(np.float32), (0, -len(sound) % _HOP))  # as many frames as the network's
+        sound = librosa.stft(sound, n_fft=_WINDOW, hop_length=_HOP, window=window).T
     power = np.square(np.abs(sound)).T  # [F, T]
     if mel:
         power = librosa.feature.melspectrogram(S=power, sr=RATE, n_mels=64, fmax=RATE / 2)
@@ -102,7 +102,7 @@ def spectrogram(
     top = float(np.percentile(level, 99.9)) if top is None else top
     scale = {"y_axis": "mel", "fmax": RATE / 2} if mel else {"y_axis": "linear"}
     librosa.display.specshow(
-        level, sr=RATE, hop_length=HOP, x_axis="time", ax=axes, cmap="magma", vmin=top - span, vmax=top, **scale
+        level, sr=RATE, hop_length=_HOP, x_axis="time", ax=axes, cmap="magma", vmin=top - span, vmax=top, **scale
     )
     if mel:
         axes.set_yticks([0, 500, 1000, 2000, 4000, 8000])
@@ -118,7 +118,7 @@ def lanes(axes: Axes, gates: Any, names: list[str] | None = None) -> None:
     """Draw gates [T, K] as K lanes over seconds, dark where they are open."""
     gates = np.asarray(gates, dtype=float)
     frames, count = gates.shape
-    edges = (-0.5 * HOP / RATE, (frames - 0.5) * HOP / RATE)  # frame t is centred on its middle sample
+    edges = (-0.5 * _HOP / RATE, (frames - 0.5) * _HOP / RATE)  # frame t is centred on its middle sample
     axes.imshow(gates.T, aspect="auto", cmap="Blues", vmin=0, vmax=1.2, extent=(*edges, count, 0), interpolation="nearest")
     axes.hlines(range(1, count), *edges, color="w", lw=2)
     axes.set_yticks(np.arange(count) + 0.5, names or [""] * count)

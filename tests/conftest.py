@@ -1,5 +1,6 @@
 """What several tests need."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -144,15 +145,25 @@ FLAGS = [  # kept from calling its maker
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """Chromium under Playwright; skips where either is missing."""
+def launch():
+    """Launcher of Chromium under Playwright, with flags of its own; skips where either is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not BROWSER:
         pytest.skip("no chromium here (apt install chromium, or set DSN_LITE_BROWSER)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS, timeout=120_000)
-        yield browser
-        browser.close()
+    with playwright.sync_playwright() as driver, contextlib.ExitStack() as opened:
+
+        def start(*flags: str):
+            browser = driver.chromium.launch(executable_path=BROWSER, args=[*FLAGS, *flags], timeout=120_000)
+            opened.callback(browser.close)
+            return browser
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def browser(launch):
+    """Chromium as it is."""
+    return launch()
 
 
 class Watched:
@@ -164,6 +175,7 @@ class Watched:
         self.page.set_default_timeout(90_000)  # patience for a machine that does much else
         self.complaints: list[str] = []
         self.outside: list[str] = []
+        self.asked: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self._listen)
         self.page.on("request", self._watch)
@@ -174,17 +186,18 @@ class Watched:
             self.complaints.append(message.text)
 
     def _watch(self, request) -> None:
+        self.asked.append(request.url)
         if not request.url.startswith(("file:", "data:", "blob:", "about:", "http://127.0.0.1:")):
             self.outside.append(request.url)
 
 
 @pytest.fixture
 def watch(browser):
-    """Open pages: ``watch(url, width=390)`` gives a `Watched` page; all are closed after the test."""
+    """Open pages: ``watch(url, width=390)`` gives a `Watched` page, `using` another browser; closed after the test."""
     opened = []
 
-    def open_page(url: str, width: int = 1280, **options) -> Watched:
-        opened.append(Watched(browser, url, width, **options))
+    def open_page(url: str, width: int = 1280, using=browser, **options) -> Watched:
+        opened.append(Watched(using, url, width, **options))
         return opened[-1]
 
     yield open_page

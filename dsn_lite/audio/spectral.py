@@ -12,10 +12,18 @@ import math
 import torch
 from torch import Tensor
 
-from dsn_lite.audio.constants import BINS, FRAMES_PER_SECOND, HOP, SAMPLE_RATE, WINDOW  # noqa: F401 - also asked for here
-
+SAMPLE_RATE = 16_000
+"""Samples per second inside the network."""
+WINDOW = 512
+"""Window length in samples (32 ms)."""
+HOP = 256
+"""Hop in samples (16 ms): 62.5 frames per second."""
+BINS = WINDOW // 2 + 1
+"""Frequency bins of one frame, F = 257."""
 COMPRESSION = 0.3
 """Exponent c of the power compression."""
+
+FRAMES_PER_SECOND = SAMPLE_RATE / HOP
 
 
 def window(length: int = WINDOW, **options) -> Tensor:

@@ -27,11 +27,11 @@ import numpy as np
 from tqdm import tqdm
 
 from dsn_lite import audio
-from dsn_lite.audio.constants import SAMPLE_RATE
 from dsn_lite.data.index import Index, stamp_of
 from dsn_lite.data.manifest import Entry
 from dsn_lite.errors import InputError
 
+SAMPLE_RATE = 16000
 FRAME = 320  # samples, 20 ms: the grain of the stored envelope
 SILENT = 1e-4  # a file whose peak stays below this holds nothing to learn from
 BLOCK = 64  # files between two states of the index: a large corpus does not pile up in memory

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsn_lite.audio.constants import SAMPLE_RATE
-from dsn_lite.data.cache import AudioCache, default_folder
+from dsn_lite.data.cache import SAMPLE_RATE, AudioCache, default_folder
 from dsn_lite.data.manifest import Entry, read_manifest
 from dsn_lite.data.rirs import Bank, open_bank
 

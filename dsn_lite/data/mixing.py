@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from dsn_lite.audio.constants import SAMPLE_RATE
 from dsn_lite.audio.levels import active_level
+from dsn_lite.data.cache import SAMPLE_RATE
 from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.pieces import Piece
 from dsn_lite.data.recipes import CLEAN_DB, Layer, Recipe

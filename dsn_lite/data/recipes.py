@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsn_lite.audio.constants import SAMPLE_RATE
+from dsn_lite.data.cache import SAMPLE_RATE
 from dsn_lite.data.corpus import Corpus, Pool
 from dsn_lite.data.pieces import Piece, fill, talk
 from dsn_lite.errors import InputError

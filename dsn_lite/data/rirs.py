@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dsn_lite.audio.constants import SAMPLE_RATE
 from dsn_lite.audio.files import replacing
-from dsn_lite.data.cache import lock, progress
+from dsn_lite.data.cache import SAMPLE_RATE, lock, progress
 
 ROOMS = 200
 RESPONSES = 3  # of each room: 0 for the talker, the others for noises

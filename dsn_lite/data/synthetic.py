@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dsn_lite.audio.constants import SAMPLE_RATE
+from dsn_lite.data.cache import SAMPLE_RATE
 
 Rng = np.random.Generator
 

@@ -21,11 +21,11 @@ from importlib import resources
 
 import numpy as np
 
-from dsn_lite.audio.constants import SAMPLE_RATE
 from dsn_lite.audio.levels import active_level
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import load_package
 
+SAMPLE_RATE = 16000
 WINDOW_SAMPLES = int(9.01 * SAMPLE_RATE)
 HOP_SAMPLES = SAMPLE_RATE
 LABEL_SECONDS = 4.0

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsn_lite import audio
-from dsn_lite.audio.constants import FRAMES_PER_SECOND, HOP, WINDOW
-from dsn_lite.audio.constants import SAMPLE_RATE as RATE
 from dsn_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
 COLUMNS = 1000
 """Columns that fit into the width of a picture; of a longer recording each column is the mean of several frames."""
 SUFFIXES = (".png", ".svg", ".pdf")
+RATE, WINDOW, HOP = 16_000, 512, 256  # as dsn_lite.audio.spectral, which would import torch
+FRAMES_PER_SECOND = RATE / HOP
 
 _INK, _QUIET, _PAPER = "#1b2430", "#6b7785", "#ffffff"
 _OPEN, _CLOSED = "#123a63", "#e6ebf1"

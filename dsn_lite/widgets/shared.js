@@ -150,36 +150,61 @@ async function decode(sounds) {
   return Object.fromEntries(await Promise.all(entries));
 }
 
+/** A context at the rate of the sounds: at another one, Chromium would draw straight lines between their samples. */
+function playback() {
+  try { return new AudioContext({ sampleRate: RATE }); } catch { return new AudioContext(); }
+}
+
 /** Plays all its sounds at once, each with its gain: changing the gains keeps the very sample. */
 class Player {
   constructor() {
     this.buffers = {}; this.gains = {}; this.voices = {}; this.at = 0; this.repeat = true; this.playing = false;
+    this.region = null; // [from, to] in seconds that is repeated instead of the whole
     this.onend = () => {};
   }
   get seconds() { return Object.values(this.buffers)[0]?.duration ?? 0; }
   get position() {
     if (!this.playing) return this.at;
     const passed = this.at + Math.max(0, this.context.currentTime - (this.context.outputLatency || 0) - this.started);
-    return this.repeat ? passed % this.seconds : Math.min(passed, this.seconds);
+    const [from, to] = this.region ?? [0, this.seconds];
+    if (!this.repeat) return Math.min(passed, this.seconds);
+    return passed < to ? passed : from + ((passed - to) % (to - from));
   }
   async play() {
     if (this.playing || !this.seconds) return;
-    this.context ??= new AudioContext();
+    this.context ??= playback();
     const mine = (this.starts = (this.starts ?? 0) + 1);
     this.playing = true;
     this.started = Infinity;
     await this.context.resume();
     if (!this.playing || mine !== this.starts) return; // paused meanwhile
+    if (this.region && !(this.at >= this.region[0] && this.at < this.region[1])) this.at = this.region[0];
     if (this.at >= this.seconds - 0.01) this.at = 0;
     this.started = this.context.currentTime + 0.03;
-    for (const [name, buffer] of Object.entries(this.buffers)) {
-      const source = new AudioBufferSourceNode(this.context, { buffer, loop: this.repeat });
-      const gain = new GainNode(this.context, { gain: this.gains[name] ?? 0 });
-      source.connect(gain).connect(this.context.destination);
-      source.start(this.started, this.at);
-      this.voices[name] = { source, gain };
-    }
-    Object.values(this.voices)[0].source.onended = () => { this.pause(); this.at = 0; this.onend(); };
+    for (const name of Object.keys(this.buffers)) this.start(name, this.started, this.at);
+  }
+  start(name, when, at) {
+    const [loopStart, loopEnd] = this.region ?? [0, 0];
+    const source = new AudioBufferSourceNode(this.context,
+      { buffer: this.buffers[name], loop: this.repeat, loopStart, loopEnd });
+    const gain = new GainNode(this.context, { gain: this.gains[name] ?? 0 });
+    source.connect(gain).connect(this.context.destination);
+    source.start(when, at);
+    source.onended = () => {
+      if (this.voices[name]?.source === source) { this.pause(); this.at = 0; this.onend(); }
+    };
+    this.voices[name] = { source, gain };
+  }
+  /** Put another sound in the place of one; while playing it takes over at the same position. */
+  replace(name, buffer) {
+    this.buffers[name] = buffer;
+    const voice = this.voices[name];
+    if (!voice) return;
+    const when = this.context.currentTime + 0.03, [from, to] = this.region ?? [0, this.seconds];
+    const at = this.position + (this.context.outputLatency || 0) + 0.03;
+    this.start(name, when, at < to ? at : from + ((at - to) % (to - from)));
+    voice.gain.gain.setTargetAtTime(0, when, 0.004);
+    voice.source.stop(when + 0.05);
   }
   pause() {
     if (!this.playing) return;

@@ -24,8 +24,16 @@ PEAK = 0.95
 """Loudest sample of all sounds of one widget; they share one gain, so that their levels can be compared."""
 
 
-def front_end(name: str) -> str:
-    """Text of a front-end file (``mixer.js``), with the file that all share (``shared.js``) before it.
+FOLDER = Path(__file__).parent
+
+
+def text_of(*names: str) -> str:
+    """Texts of files of this folder, one after the other."""
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
+
+
+def front_end(*names: str) -> str:
+    """Text of front-end files (``mixer.js``), with the file that all share (``shared.js``) before them.
 
     A widget must be one self-contained module, so they are joined here and not by an import.
 
@@ -34,8 +42,7 @@ def front_end(name: str) -> str:
     >>> "export default" in front_end("mixer.js")
     True
     """
-    folder = Path(__file__).parent
-    return "\n".join((folder / file).read_text(encoding="utf-8") for file in (f"shared{Path(name).suffix}", name))
+    return text_of(f"shared{Path(names[0]).suffix}", *names)
 
 
 class Widget(anywidget.AnyWidget):

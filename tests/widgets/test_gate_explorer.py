@@ -266,11 +266,11 @@ def test_words_say_the_same(shown, explorer):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone_and_themes(watch, page_file, scheme):
     watched = watch(
-        page_file.as_uri(), 390, color_scheme=scheme, has_touch=True, reduced_motion="reduce", device_scale_factor=2
+        page_file.as_uri(), 320, color_scheme=scheme, has_touch=True, reduced_motion="reduce", device_scale_factor=2
     )
     page = watched.page
     page.wait_for_selector(".dsn-gates[data-state=ready]")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
     paper = page.evaluate("getComputedStyle(document.querySelector('.dsn-gates')).backgroundColor")
     assert (sum(map(int, paper[4:-1].split(","))) < 200) == (scheme == "dark")
     before = pixels(page)

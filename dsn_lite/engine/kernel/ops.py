@@ -209,34 +209,28 @@ def decide(op, shift, gates, weights, memory, width, bands):
     phases, seen, mask, middle, channels, state = op[2], op[3], op[4], op[5], op[6], op[7]
     w_pool, pooled, w, w_out, size, room = op[8], op[9], op[10], op[11], op[12], op[13]
     memory_row = view(memory, state, 1, 2 * pooled + channels + 1 + size)[0]
-    bins, columns = phases * width, op[14]
-    heard, pools = view(memory, room, 2, bins), view(memory, room + 2 * bins, 2, columns)
+    before, after = memory_row[:pooled], memory_row[pooled : 2 * pooled]
+    before[:], after[:] = _ZERO, _ZERO
+    answer = view(memory, room, 1, width)[0]
     for phase in range(phases):
         magnitude = view(memory, seen + (6 * phase + 2) * width, 1, width)[0]
         parts = view(memory, mask + 2 * phase * width, 2, width)
-        real, imaginary, first = parts[0], parts[1], phase * width
-        before, after = heard[0, first : first + width], heard[1, first : first + width]
-        for f in range(len(magnitude)):
-            before[f] = magnitude[f]
-            after[f] = magnitude[f] * np.sqrt(real[f] * real[f] + imaginary[f] * imaginary[f])
-    product(heard.T, view(weights, w_pool, bins, columns), pools)
-    for band in range(pooled):
-        memory_row[band], memory_row[pooled + band] = pools[0, band], pools[1, band]
+        real, imaginary = parts[0], parts[1]
+        for f in range(len(answer)):
+            answer[f] = magnitude[f] * np.sqrt(real[f] * real[f] + imaginary[f] * imaginary[f])
+        pooling = view(weights, w_pool + phase * bands * pooled, bands, pooled)
+        add_products(before, magnitude, pooling)
+        add_products(after, answer, pooling)
     rows = view(memory, middle, channels, width)
     for c in range(channels):
-        row, a, b, e, g = rows[c], _ZERO, _ZERO, _ZERO, _ZERO
-        for f in range(0, bands // 4 * 4, 4):  # four sums, none of which waits for another
-            a += row[f]
-            b += row[f + 1]
-            e += row[f + 2]
-            g += row[f + 3]
-        for f in range(bands // 4 * 4, bands):
-            a += row[f]
-        memory_row[2 * pooled + c] = ((a + b) + (e + g)) / f32(bands)
+        total = _ZERO
+        for f in range(bands):
+            total += rows[c, f]
+        memory_row[2 * pooled + c] = total / f32(bands)
     inputs = 2 * pooled + channels
     memory_row[inputs] = _ONE  # what the biases are the weights of
     hidden = memory_row[inputs + 1 :]
-    matrix, sums = view(weights, w, inputs + 2 + size, 3 * size), view(memory, room, 1, 4 * size)[0]
+    matrix, sums = view(weights, w, inputs + 2 + size, 3 * size), view(memory, room + width, 1, 4 * size)[0]
     sums[:] = _ZERO
     add_products(sums[: 3 * size], memory_row[: inputs + 1], matrix[: inputs + 1])
     add_products(sums[size:], memory_row[inputs:], matrix[inputs + 1 :])
@@ -244,7 +238,7 @@ def decide(op, shift, gates, weights, memory, width, bands):
     for i in range(size):
         candidate = tanh(news[i] + sigmoid(resets[i]) * owns[i])
         hidden[i] = candidate + sigmoid(updates[i]) * (hidden[i] - candidate)
-    margins = view(memory, room + 4 * size, 1, len(gates))[0]
+    margins = view(memory, room + width + 4 * size, 1, len(gates))[0]
     margins[:] = _ZERO
     add_products(margins, memory_row[inputs:], view(weights, w_out, 1 + size, len(gates)))
     for k in range(len(gates)):

@@ -56,15 +56,14 @@ class _Packer:
 
     def __init__(self, stride: int, layers: list[FoldedLayer], policy: Arrays | None):
         self.layers, self.policy, self.phases, self.bands = layers, policy, stride, BINS // stride
-        self.width = width = _whole(self.bands)
+        self.width = width = -(-self.bands // COLUMNS) * COLUMNS
         self.cells, self.blocks, self.filled = frame.HEADER, [], 0
         self.tables: dict[str, list] = {part: [] for part in PARTS}
         self.skips: list[dict[str, Rows]] = []
         self.plan = np.zeros(frame.PLAN, np.int64)
         values = max(width * max(_rows_of_room(row, self.bands) for row in layers), transforms.ROOM)
         if policy is not None:
-            pooled = 2 * (stride * width + _whole(policy["pooling"].shape[1]))
-            values = max(values, pooled, 4 * policy["recurrent_bias"].shape[1] + len(policy["margins"]))
+            values = max(values, width + 4 * policy["recurrent_bias"].shape[1] + len(policy["margins"]))
         self.plan[frame.ROOM] = self.work = self.room(values)
         self.plan[frame.SPECTRUM], self.plan[frame.MASK] = (self.room(2 * stride * width) for _ in range(2))
         self.plan[frame.PAST], self.plan[frame.OVERLAP] = (self.room(HOP) for _ in range(2))
@@ -220,9 +219,8 @@ class _Packer:
     def decide(self, arrays: Arrays) -> list[int]:
         """The policy's operation."""
         size, pooled = arrays["recurrent_bias"].shape[1], arrays["pooling"].shape[1]
-        # Row p * W + f of the pooling is bin P f + p.
+        # Row p * F + f of the pooling is bin P f + p.
         pooling = arrays["pooling"].reshape(self.bands, self.phases, pooled).transpose(1, 0, 2)
-        pooling = np.pad(pooling, ((0, 0), (0, self.width - self.bands), (0, _whole(pooled) - pooled)))
         new_first = np.r_[2 * size : 3 * size, : 2 * size]  # the library has reset, update, new
         given, bias = arrays["input"].reshape(3 * size, -1)[new_first], arrays["input_bias"].ravel()[new_first]
         own = _biased(arrays["recurrent"].reshape(3 * size, size), arrays["recurrent_bias"].ravel())
@@ -231,7 +229,7 @@ class _Packer:
         state = self.room(given.shape[1] + 1 + size)
         mask, seen = self.plan[frame.MASK], self.plan[frame.SEEN]
         places = (self.phases, seen, mask, self.middle.start, self.middle.channels, state)
-        return [0, -1, *places, self.weight(pooling), pooled, first, second, size, self.work, _whole(pooled)]
+        return [0, -1, *places, self.weight(pooling), pooled, first, second, size, self.work]
 
     def finish(self) -> Packed:
         """All of it."""
@@ -257,11 +255,6 @@ class _Packer:
 
 
 _RESIDUALS = {"attention": _Packer.attention, "linear": _Packer.linear, "recurrent": _Packer.recurrent}
-
-
-def _whole(columns: int) -> int:
-    """Columns of a row that products can have."""
-    return -(-columns // COLUMNS) * COLUMNS
 
 
 def _biased(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:

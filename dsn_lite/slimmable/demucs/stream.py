@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsn_lite.audio.constants import HOP, SAMPLE_RATE
+from dsn_lite.audio.spectral import HOP
 from dsn_lite.errors import InputError
 from dsn_lite.slimmable.choice import decide, from_thermometer, thermometer
 
@@ -21,7 +21,7 @@ SEGMENT = SEGMENT_FRAMES * HOP
 """Samples of a segment, 2048."""
 TARGETS = (0.1, 0.75)
 """Range of the target utilisations that a router is trained for."""
-_FORGET = math.exp(-HOP / SAMPLE_RATE / 2.0)  # the level is a mean of the power with a time constant of two seconds
+_FORGET = math.exp(-HOP / 16_000 / 2.0)  # the level is a mean of the power with a time constant of two seconds
 _QUIET = 1e-7  # power, -70 dB: what is softer is not lifted to the level of the rest
 
 
