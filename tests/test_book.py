@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 import matplotlib
 import pytest
 
+from dsn_lite.audio import clips
+
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = Path(os.environ.get("DSN_LITE_BOOK", ROOT / "_build" / "html")).resolve()
@@ -269,3 +271,20 @@ def test_block_viewer_on_its_page(visit):
     assert "0 of 24 frames open" in closed and "1 of 24 frames open" in viewer.inner_text()
     viewer.get_by_text("grouped GRU", exact=True).click()
     assert "time groups" in viewer.inner_text()
+
+
+def test_speak_to_it_on_the_front_page(visit):
+    """The first page answers before it is asked, above the fold of a small screen, and takes a file."""
+    if not (BOOK / "index.html").exists() or "http-equiv" in (BOOK / "index.html").read_text():
+        pytest.skip("the front page of this book only sends on (root in _toc.yml)")
+    page = visit("index.html")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.wait_for_selector(".dsn-speak[data-state=ready]")
+    status = page.get_by_role("status")
+    assert "MMAC/s" in status.inner_text()
+    assert page.get_by_role("button", name="Record").bounding_box()["y"] < 400
+    assert status.bounding_box()["y"] < 800
+    before = status.inner_text()
+    page.locator("input[type=file]").set_input_files(str(clips.info("owl").path))
+    page.wait_for_function("before => document.querySelector('[role=status]').innerText !== before", arg=before)
+    assert "MMAC/s" in status.inner_text()

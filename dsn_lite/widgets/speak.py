@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 HINT = (
     "Press play, then 1 and 2 in turn: the noise goes at the very sample you hear. Look below the pictures: a lane is "
     "filled where its part of the network is at work, and the line at the bottom is what that costs. Then press Record and "
-    "speak."
+    "speak: nothing leaves this page."
 )
 
 
