@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def _positive(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0, or 2 if a file could not be scored (the others were)."""
     from dsn_lite import evaluation
-    from dsn_lite.audio.files import replacing
+    from dsn_lite.evaluation.provenance import write_json
     from dsn_lite.zoo import load
 
     if args.json:
@@ -74,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
     )
     print(table(results))
     if args.json:
-        with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_json(args.json, results)
     for line in results["errors"]:
         print(f"dsn-lite: {line}", file=sys.stderr)
     return 2 if results["errors"] else 0
