@@ -47,8 +47,8 @@ class Index:
             sizes = [(folder / name).stat().st_size for name in ("audio.i16", "envelope.u8")]
             if len(index.files) == rows and sizes[0] >= 2 * index.samples and sizes[1] >= index.frames:
                 return index
-        except (FileNotFoundError, ValueError, TypeError):  # a disk that fails is another matter: nothing is made anew
-            pass
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+            pass  # a disk that fails is another matter: nothing is made anew
         return cls([None] * rows)
 
     def write(self, folder: Path) -> None:

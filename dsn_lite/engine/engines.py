@@ -138,7 +138,7 @@ def make_engine(name: str, network: Network | Former, shift: float = 0.0) -> Eng
         return (export if is_former else onnx).OnnxEngine(network, shift)
     if name in ("auto", "kernel"):
         try:
-            from dsn_lite import kernel as former
+            import dsn_lite.kernel as former
             from dsn_lite.engine.kernel.engine import KernelEngine
         except ImportError as error:
             if name == "kernel":

@@ -118,9 +118,9 @@ def test_loss_falls_at_every_width(two_talkers, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"router_form": 1}, "unknown option router_form"), ({"measure": "time"}, "choose width or macs"),
-        ({"network": {"size": 1}}, "unknown network option size"), ({"loss": {"wave": 1}}, "unknown option wave"),
-        ({"router_from": 2}, "between 0 and 1"),
+        ({"router_form": 1}, "unknown option router_form"), ({"measure": "time"}, "give one of width, macs"),
+        ({"network": {"size": 1}}, "network: unknown option size"), ({"loss": {"wave": 1}}, "unknown option wave"),
+        ({"router_from": 2}, "from 0 to 1"),
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_is_one_line(changes, message):
