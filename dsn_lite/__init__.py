@@ -1,7 +1,7 @@
 """A dynamically slimmable speech enhancer: a small network that decides, frame by frame, how much of itself to use.
 
 >>> import dsn_lite
->>> from dsn_lite.config import Config
+>>> from dsn_lite.network.config import Config
 >>> network = dsn_lite.Network(Config.preset("tiny")).eval()  # dsn_lite.load() gives the trained one
 """
 
@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 __all__ = ["Config", "InputError", "Network", "Stream", "available", "load"]
 
 _HOMES = {
-    "config": "Config", "errors": "InputError", "model": "Network", "engine.stream": "Stream", "zoo": "available load",
+    "network.config": "Config", "errors": "InputError", "network.model": "Network", "engine.stream": "Stream",
+    "zoo": "available load",
 }  # fmt: skip
 
 

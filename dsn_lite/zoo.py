@@ -11,7 +11,7 @@ from dsn_lite.network import weights
 DEFAULT = "mgt-dsn"
 """The network that `enhance` uses unless told otherwise."""
 KINDS = {
-    "enhancer": "dsn_lite.model:Network",
+    "enhancer": "dsn_lite.network.model:Network",
     "slim-demucs": "dsn_lite.slimmable.demucs.network:SlimDemucs",
     "separator": "dsn_lite.slimmable.separator.network:Separator",
 }

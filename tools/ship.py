@@ -12,10 +12,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from dsn_lite import export
 from dsn_lite.data.manifest import read_manifest
+from dsn_lite.engine import onnx
 from dsn_lite.evaluation.provenance import commit
-from dsn_lite.macs import count
+from dsn_lite.network.macs import count
 from dsn_lite.network.weights import WEIGHTS, save
 from dsn_lite.zoo import DEFAULT, load
 
@@ -67,7 +67,7 @@ def ship(run: Path, name: str, manifest: Path, note: str, soften: float) -> None
     }  # fmt: skip
     save(network, WEIGHTS / f"{name}.safetensors", card)
     if name == DEFAULT:  # the graph of the others is one `dsn-lite export` away
-        export.save(load(WEIGHTS / f"{name}.safetensors"), WEIGHTS / f"{name}.onnx")
+        onnx.save(load(WEIGHTS / f"{name}.safetensors"), WEIGHTS / f"{name}.onnx")
     shutil.copyfile(run / "log.jsonl", RESULTS / f"training-{name}.jsonl")
 
 

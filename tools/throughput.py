@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from dsn_lite.training.former import Trainer, Training
 
 from dsn_lite.data import Corpus
 from dsn_lite.evaluation.provenance import provenance, report
-from dsn_lite.training.former import Trainer, Training
 
 NETWORKS = {"static": {"preset": "base", "parts": "always"}, "gated": {"preset": "base"}}
 

@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
         os.environ[name] = "1"
     from dsn_lite import zoo
     from dsn_lite.audio.files import replacing
-    from dsn_lite.config import PRESETS, Config
     from dsn_lite.engine import bench
     from dsn_lite.evaluation.provenance import provenance
-    from dsn_lite.model import Network
+    from dsn_lite.network.config import PRESETS, Config
+    from dsn_lite.network.model import Network
     from dsn_lite.plots import bench_figure, check_name, save
 
     if args.picture:

@@ -30,23 +30,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
     from dsn_lite import zoo
-    from dsn_lite.config import PRESETS, Config
     from dsn_lite.errors import InputError
-    from dsn_lite.model import Network
+    from dsn_lite.network.config import PRESETS, Config
+    from dsn_lite.network.model import Network
 
     Outputs([], args.model).claim(args.output, "--output")
     try:
-        from dsn_lite import export
+        from dsn_lite.engine import onnx
+        from dsn_lite.engine.graph import count_nodes
 
         name = args.model or zoo.DEFAULT
         network = Network(Config.preset(name)).eval() if name in PRESETS else zoo.load(name, kinds=("enhancer",))
-        model = export.save(network, args.output)
+        model = onnx.save(network, args.output)
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise
         raise InputError("export needs the package onnx: pip install onnx") from None
     print(
-        f"{args.output}: {args.output.stat().st_size / 1e3:.0f} kB, opset {export.OPSET}, "
-        f"{export.count_nodes(model)} nodes on an open frame, {export.count_nodes(model, is_open=False)} on a closed one"
+        f"{args.output}: {args.output.stat().st_size / 1e3:.0f} kB, opset {onnx.OPSET}, "
+        f"{count_nodes(model.graph)} nodes on an open frame, {count_nodes(model.graph, is_open=False)} on a closed one"
     )
     return 0

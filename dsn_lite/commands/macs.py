@@ -28,12 +28,14 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
     import json
 
-    from dsn_lite import macs, zoo
-    from dsn_lite.config import PRESETS, Config
+    from dsn_lite import zoo
     from dsn_lite.evaluation.provenance import provenance
+    from dsn_lite.network.config import PRESETS, Config
+    from dsn_lite.network.macs import count
+    from dsn_lite.network.model import Network
 
     counts = {
-        name: macs.count(Config.preset(name) if name in PRESETS else zoo.load(name))
+        name: count(Network(Config.preset(name)) if name in PRESETS else zoo.load(name))
         for name in args.model or PRESETS
     }
     if args.json:

@@ -22,8 +22,7 @@ WEIGHTS = "model.safetensors"
 """What a stage that came to its end leaves in its folder."""
 
 TASKS = {
-    "enhance": "dsn_lite.training.former:Trainer",
-    "trunk": "dsn_lite.training.enhancer:EnhancerTrainer",
+    "enhance": "dsn_lite.training.enhancer:EnhancerTrainer",
     "policy": "dsn_lite.training.policies:PolicyTrainer",
     "slim-demucs": "dsn_lite.slimmable.demucs.train:DemucsTraining",
     "separate": "dsn_lite.slimmable.separator.train:SeparationTraining",
@@ -39,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Train a network from a YAML recipe on the mixtures of a manifest. Resumable at any moment.",
         epilog="several processes: torchrun --nproc-per-node 2 -m dsn_lite train RECIPE --data MANIFEST --out RUN",
     )
-    parser.add_argument("config", metavar="RECIPE", help="YAML file; see recipes/ and configs/")
+    parser.add_argument("config", metavar="RECIPE", help="YAML file; see recipes/")
     parser.add_argument("--data", required=True, metavar="MANIFEST", help="manifest.csv from `dsn-lite corpus`")
     parser.add_argument("--out", required=True, metavar="RUN", help="folder for checkpoints, log, curve and weights")
     parser.add_argument("--branch", metavar="NAME", help="a branch of the recipe: another end of the same first stages")

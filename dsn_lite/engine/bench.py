@@ -17,13 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from dsn_lite import audio
-from dsn_lite import macs as former_macs
 from dsn_lite.audio import clips, noises
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
 from dsn_lite.engine.engines import ENGINES
 from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network as Former
 from dsn_lite.network.macs import Count, count
 from dsn_lite.network.model import Network
 
@@ -107,7 +105,7 @@ def clock(runs: dict, passes: int, frames: int) -> dict:
 
 
 def measure(
-    network: Network | Former,
+    network: Network,
     *,
     engines: tuple[str, ...] = ("kernel", "onnx", "torch"),
     recordings: Sequence[str | Path] = (),
@@ -155,16 +153,13 @@ def measure(
     return result
 
 
-def _spending(network: Network | Former, used: np.ndarray) -> tuple[Count | former_macs.Count, np.ndarray]:
+def _spending(network: Network, used: np.ndarray) -> tuple[Count, np.ndarray]:
     """The count of a network, and MMAC/s [T] of frames with these gates [T, K]."""
-    if isinstance(network, Network):
-        counted = count(network)
-        return counted, counted.of_frames(used)
-    former = former_macs.count(network)
-    return former, former_macs.frame_macs(former, used) * FRAMES_PER_SECOND / 1e6
+    counted = count(network)
+    return counted, counted.of_frames(used)
 
 
-def _cases(network: Network | Former, engines: Sequence[str], used: np.ndarray) -> dict[tuple[str, str], Stream]:
+def _cases(network: Network, engines: Sequence[str], used: np.ndarray) -> dict[tuple[str, str], Stream]:
     """A stream for each engine and each way of setting the gates; `used` [T, K] are those that the policy decides."""
     static = type(network)(network.config.static()).eval()
     cases = {}
@@ -184,7 +179,7 @@ def _streaming(stream: Stream, wave: np.ndarray) -> tuple[Callable, Callable]:
     return stream.reset, lambda t: stream.feed(hops[t])
 
 
-def _used_gates(network: Network | Former, wave: np.ndarray) -> np.ndarray:
+def _used_gates(network: Network, wave: np.ndarray) -> np.ndarray:
     """The policy's gates [T, K] for a signal."""
     stream = Stream(network)
     stream.feed(wave)
@@ -200,7 +195,7 @@ def _is_there(engine: str) -> bool:
     return all(importlib.util.find_spec(name) for name in needed)
 
 
-def _main_figures(times: dict[str, Times], counted: Count | former_macs.Count, spending: np.ndarray) -> dict:
+def _main_figures(times: dict[str, Times], counted: Count, spending: np.ndarray) -> dict:
     names = [name for name in ("open", "closed", "learned", "static") if name in times]
     rows = {name: times[name] for name in names}
     spent = {"open": counted.open, "closed": counted.closed, "static": counted.open - counted.policy}
@@ -213,7 +208,7 @@ def _main_figures(times: dict[str, Times], counted: Count | former_macs.Count, s
     }
 
 
-def _gate_figures(times: dict[str, Times], counted: Count | former_macs.Count, spending: np.ndarray) -> dict:
+def _gate_figures(times: dict[str, Times], counted: Count, spending: np.ndarray) -> dict:
     """What gates cost and what they save."""
     us = {name: row.us for name, row in times.items()}
     spent = spending[: len(times["learned"].frame_us)]

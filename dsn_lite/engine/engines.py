@@ -10,7 +10,6 @@ import numpy as np
 from dsn_lite.audio.offset import block_offset
 from dsn_lite.audio.spectral import HOP, WINDOW
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network as Former
 from dsn_lite.network.model import Network
 
 ENGINES = ("auto", "kernel", "onnx", "torch")
@@ -46,12 +45,12 @@ class TorchEngine:
     Parameters
     ----------
     network : Network in evaluation mode
-    shift : added to each open logit; see `Network.budget_shift`.
+    shift : added to each margin; see `Network.budget_shift`.
     """
 
     name = "torch"
 
-    def __init__(self, network: Network | Former, shift: float = 0.0):
+    def __init__(self, network: Network, shift: float = 0.0):
         self.network, self.shift = network, shift
         self.reset()
 
@@ -112,7 +111,7 @@ class Transforms:
         return blocks, used
 
 
-def make_engine(name: str, network: Network | Former, shift: float = 0.0) -> Engine:
+def make_engine(name: str, network: Network, shift: float = 0.0) -> Engine:
     """An engine by name.
 
     Parameters
@@ -130,15 +129,12 @@ def make_engine(name: str, network: Network | Former, shift: float = 0.0) -> Eng
     """
     if name not in ENGINES:
         raise InputError(f"engine is {name!r}; choose one of {', '.join(ENGINES)}, or give an Engine")
-    is_former = isinstance(network, Former)
     if name == "onnx":
-        from dsn_lite import export
-        from dsn_lite.engine import onnx
+        from dsn_lite.engine.onnx import OnnxEngine
 
-        return (export if is_former else onnx).OnnxEngine(network, shift)
+        return OnnxEngine(network, shift)
     if name in ("auto", "kernel"):
         try:
-            import dsn_lite.kernel as former
             from dsn_lite.engine.kernel.engine import KernelEngine
         except ImportError as error:
             if name == "kernel":
@@ -146,5 +142,5 @@ def make_engine(name: str, network: Network | Former, shift: float = 0.0) -> Eng
                     f"no compiled kernel ({error}); PyTorch runs instead, slower: pip install numba", stacklevel=2
                 )
         else:
-            return (former.KernelEngine if is_former else KernelEngine)(network, shift)
+            return KernelEngine(network, shift)
     return TorchEngine(network, shift)

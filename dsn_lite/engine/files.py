@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dsn_lite import audio, macs
-from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, WINDOW
+from dsn_lite import audio
+from dsn_lite.audio.spectral import SAMPLE_RATE, WINDOW
 from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
+from dsn_lite.network.macs import count
+from dsn_lite.network.model import Network
 from dsn_lite.plots import maps as figures
 
 
@@ -133,7 +134,7 @@ class _Chain:
         self, network: Network, reader: audio.Reader, *, budget: float | None, policy: str, is_drawn: bool
     ):
         channels = reader.channels
-        self._network, self._counted = network, macs.count(network)
+        self._network, self._counted = network, count(network)
         self._down = audio.Resampler(reader.sample_rate, SAMPLE_RATE, channels)
         self._up = audio.Resampler(SAMPLE_RATE, reader.sample_rate, channels)
         self._streams = [Stream(network, budget=budget, policy=policy) for _ in range(channels)]
@@ -183,7 +184,7 @@ class _Chain:
         }
 
     def _mmacs(self, gates: np.ndarray) -> np.ndarray:
-        return macs.frame_macs(self._counted, gates) * (FRAMES_PER_SECOND / 1e6)
+        return self._counted.of_frames(gates)
 
     def notes(self, reader: audio.Reader, writer: audio.Writer) -> list[str]:
         """Remarks a user should read: what was odd about the input, and what could not be kept."""

@@ -10,11 +10,12 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from dsn_lite import audio, macs
-from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE
+from dsn_lite import audio
+from dsn_lite.audio.spectral import HOP, SAMPLE_RATE
 from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
+from dsn_lite.network.macs import count
+from dsn_lite.network.model import Network
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -122,25 +123,25 @@ def sound_library():
 class Meter:
     """What the last quarter of a second cost, as one line.
 
-    >>> from dsn_lite.config import Config
+    >>> from dsn_lite.network.config import Config
     >>> meter = Meter(Network(Config.preset("tiny")))
-    >>> meter.add(np.ones((1, 10), np.uint8), 100e-6, 256)
+    >>> meter.add(np.ones((1, 8), np.uint8), 100e-6, 256)
     >>> meter.line()
-    '██████████   27.6 MMAC/s   100 % open   load  0.6 %'
+    '████████   22.7 MMAC/s   100 % open   load  0.6 %'
     """
 
     def __init__(self, network: Network, frames: int = 16):
-        self._counted = macs.count(network)
+        self._counted = count(network)
         self._gates: deque[np.ndarray] = deque(maxlen=frames)
         self._seconds: deque[tuple[float, int]] = deque(maxlen=frames)
-        self.frames, self.total_macs, self.total_seconds, self.samples = 0, 0.0, 0.0, 0
+        self.frames, self.total_mmacs, self.total_seconds, self.samples = 0, 0.0, 0.0, 0
 
     def add(self, gates: np.ndarray, seconds: float, samples: int) -> None:
         """Note the gates [T, K] and the computing time of `samples` fed samples."""
         self._gates.extend(gates)
         self._seconds.append((seconds, samples))
         self.frames += len(gates)
-        self.total_macs += float(macs.frame_macs(self._counted, gates).sum())
+        self.total_mmacs += float(self._counted.of_frames(gates).sum())
         self.total_seconds += seconds
         self.samples += samples
 
@@ -149,7 +150,7 @@ class Meter:
         if not self._gates:
             return ""
         gates = np.array(self._gates)
-        rate = macs.frame_macs(self._counted, gates).mean() * FRAMES_PER_SECOND / 1e6
+        rate = self._counted.of_frames(gates).mean()
         span = self._counted.open - self._counted.closed
         bars = "".join(_BARS[round(share * 8)] for share in gates.mean(0))
         share = f"   {(rate - self._counted.closed) / span:4.0%} open".replace("%", " %") if span else ""
@@ -165,7 +166,7 @@ class Meter:
         if not self.samples or not self.frames:
             return "nothing was heard"
         sound = self.samples / SAMPLE_RATE
-        rate = self.total_macs / self.frames * FRAMES_PER_SECOND / 1e6
+        rate = self.total_mmacs / self.frames
         return f"{sound:.1f} s of sound, {rate:.1f} MMAC/s, real-time factor {self.total_seconds / sound:.4f}"
 
 

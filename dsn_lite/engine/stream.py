@@ -15,7 +15,6 @@ from dsn_lite.audio.checks import as_mono, as_output
 from dsn_lite.audio.spectral import HOP
 from dsn_lite.engine.engines import Engine, Transforms, make_engine
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network as Former
 from dsn_lite.network.model import Network
 
 BLOCK_SAMPLES = 320_000
@@ -76,7 +75,7 @@ class FrameRunner:
     hop = delay = HOP
 
     def __init__(
-        self, model: Network | Former, budget: float | None, policy: str | np.ndarray, engine: str | Engine
+        self, model: Network, budget: float | None, policy: str | np.ndarray, engine: str | Engine
     ):
         self.gate_count = len(model.gate_names)
         self._given = None
@@ -91,7 +90,7 @@ class FrameRunner:
         self._row = np.full((1, self.gate_count), isinstance(policy, str) and policy == "open", np.uint8)
         self.engine = make_engine(engine, model, model.budget_shift(budget)) if isinstance(engine, str) else engine
         has_transforms = hasattr(self.engine, "run_samples")
-        self._inside = self.engine if has_transforms else Transforms(self.engine, isinstance(model, Network))
+        self._inside = self.engine if has_transforms else Transforms(self.engine, True)
         self.reset()
 
     def reset(self) -> None:

@@ -104,6 +104,22 @@ class Enhancer(nn.Module):
         return float(np.interp(budget, [row["activation"] for row in table], [row["shift"] for row in table]))
 
     @torch.inference_mode()
+    def margins(self, wave: np.ndarray) -> np.ndarray:
+        """Margins [T, K] of the policy for a signal [samples] at 16 kHz; nothing is refined.
+
+        >>> from dsn_lite.network.config import Config
+        >>> from dsn_lite.network.model import Network
+        >>> Network(Config.preset("tiny")).eval().margins(np.zeros(8000, np.float32)).shape
+        (33, 8)
+        """
+        spectrum, state, found = _heard(np.asarray(wave, np.float32)), None, []
+        for part in spectrum.split(BLOCK_FRAMES, 1):
+            output = self(part, torch.zeros_like, state)
+            state = output.state
+            found.append(output.margins[0].numpy())
+        return np.concatenate(found)
+
+    @torch.inference_mode()
     def _channel(
         self, wave: np.ndarray, sample_rate: int, shift: float, policy: str | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -111,8 +127,7 @@ class Enhancer(nn.Module):
         low = resample(wave, sample_rate, SAMPLE_RATE)
         frames = frame_count(len(low))
         given = given_gates(policy, frames, len(self.gate_names))
-        blocked = torch.from_numpy(blocked_hops(low, frames).reshape(-1))
-        spectrum, state, spectra, used = stft(blocked)[None, :frames], None, [], []
+        spectrum, state, spectra, used = _heard(low), None, [], []
         for first in range(0, frames, BLOCK_FRAMES):
             span = slice(first, first + BLOCK_FRAMES)
             gates = None if given is None else torch.from_numpy(given[None, span]).float()
@@ -122,6 +137,12 @@ class Enhancer(nn.Module):
             used.append(output.gates[0].numpy().astype(np.uint8))
         enhanced = as_output(istft(torch.cat(spectra), len(low)).numpy(), self.name)
         return fit(resample(enhanced, SAMPLE_RATE, sample_rate), len(wave)), np.concatenate(used)
+
+
+def _heard(wave: np.ndarray) -> Tensor:
+    """Spectrum [1, T, 257] of a signal [samples] at 16 kHz without its offset."""
+    frames = frame_count(len(wave))
+    return stft(torch.from_numpy(blocked_hops(wave, frames).reshape(-1)))[None, :frames]
 
 
 def given_gates(policy: str | np.ndarray, frames: int, count: int) -> np.ndarray | None:

@@ -109,7 +109,9 @@ class Count:
 
 
 def count(network: nn.Module) -> Count:
-    """Count a network by going over its table of layers."""
+    """Count a network by going over its table of layers; a relative counts itself, by the same rule."""
+    if hasattr(network, "count"):
+        return network.count()
     rows = []
     for layer in network.layers:
         static, dynamic = layer.block.macs(layer.bands)

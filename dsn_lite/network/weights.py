@@ -53,7 +53,7 @@ def read(name: str | os.PathLike, *classes: Any) -> Any:
 
     Examples
     --------
-    >>> from dsn_lite.model import Network
+    >>> from dsn_lite.network.model import Network
     >>> read("static", Network).name
     'static'
     """

@@ -1,4 +1,4 @@
-"""Losses, guidance, gate patterns, the loop, and the trainer of the enhancer."""
+"""Losses, guidance, gate patterns, the loop, and the trainers of the enhancer and its policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _HOMES = {
     "patterns": "Mix draw",
     "plan": "Plan",
     "loop": "CHECKPOINT LOG Loop",
-    "former": "Gating Trainer Training",
+    "enhancer": "EnhancerConfig EnhancerTrainer",
+    "policies": "PolicyConfig PolicyTrainer",
 }
 
 

@@ -3,7 +3,8 @@
 Everything random is drawn from (seed, step), so a step is a pure function of the weights before it and its number: a run
 that was killed and resumed equals one that was not. Checkpoints are safetensors, written under another name and renamed.
 One process, or several under ``torchrun``: each takes its slice of the same global batch. What is trained, on which items
-and towards which objective is said by a task: :class:`~dsn_lite.training.former.Trainer` and those of the relatives.
+and towards which objective is said by a task: :class:`~dsn_lite.training.enhancer.EnhancerTrainer`,
+:class:`~dsn_lite.training.policies.PolicyTrainer` and those of the relatives.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dsn_lite.training import run_files
 from dsn_lite.training.plan import Plan
 from dsn_lite.training.processes import one_thread, signals_noted, worker_errors
 from dsn_lite.training.run_files import CHECKPOINT, LOG
+from dsn_lite.training.soap import Soap
 
 __all__ = ["CHECKPOINT", "LOG", "Loop", "Plan", "one_thread"]
 
@@ -66,7 +68,8 @@ class Loop:
         self.wrapped = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
         self.start_average()
         groups = groups or [{"params": list(network.parameters()), "multiple": 1.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+        optimizer = {"adamw": torch.optim.AdamW, "soap": Soap}[plan.optimizer]
+        self.optimiser = optimizer(groups, lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
         self.step = 0
         self.stopped_by: int | None = None
         self.seconds_spent = 0.0

@@ -1,25 +1,22 @@
 """Block viewer: the weights of one dynamic block, which of them a frame reads, and what that costs.
 
-The weights are those of a real network and the costs those of :mod:`dsn_lite.macs`, packed in Python and shown by
-`block_viewer.js`, where gates are flipped by hand; no kernel is needed.
+The weights are those of a real network with its norms folded, the costs those of :mod:`dsn_lite.network.macs`. Packed in
+Python, shown by `block_viewer.js`, where gates are flipped by hand; no kernel is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 import traitlets
-from torch import Tensor
 
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
-from dsn_lite.blocks import DynamicAttention, DynamicConv, DynamicConvTranspose, DynamicFeedForward, DynamicGRU
 from dsn_lite.errors import InputError
-from dsn_lite.macs import count
-from dsn_lite.model import Network
+from dsn_lite.network.folded import Arrays, FoldedLayer, fold
+from dsn_lite.network.model import Network
 from dsn_lite.widgets.shared import Pack, Widget, front_end
 
 if TYPE_CHECKING:
@@ -77,7 +74,7 @@ class Block:
     """What closing means here."""
     matrices: tuple[Matrix, ...]
     static: int
-    """MACs of every frame, from :func:`dsn_lite.macs.count`."""
+    """MACs of every frame, from :func:`dsn_lite.network.macs.count`."""
     dynamic: int
     """MACs that an open gate adds."""
     products: tuple[int, int]
@@ -86,124 +83,87 @@ class Block:
     """How often a frame uses each weight: once in each band."""
 
 
-def take_apart(name: str, gate: str, block: torch.nn.Module, note: str, network: Network) -> Block:
-    """The matrices of one block of a network, and its MACs.
+def take_apart(row: FoldedLayer, gate: str, macs: tuple[int, int], title: str, note: str) -> Block:
+    """The matrices of one layer of a network, and its MACs.
 
     Parameters
     ----------
-    name, note : words for a reader
-    gate : name of the gate of the block, one of `network.gate_names`
-    block : Module, one of the five of :mod:`dsn_lite.blocks`
-
-    Examples
-    --------
-    >>> from dsn_lite.config import Config
-    >>> network = Network(Config.preset("tiny"))
-    >>> block = take_apart("pair", "frequency 2 hidden", network.frequency_2.feed_forward, "", network)
-    >>> [matrix.name for matrix in block.matrices], block.static == block.dynamic
-    (['up', 'down'], True)
+    row : layer with a static and a dynamic part, from :func:`dsn_lite.network.folded.fold`
+    gate : name of the gate of its dynamic part
+    macs : static and dynamic MACs of a frame
+    title, note : words for a reader
     """
-    layer = {layer.gate: layer for layer in count(network).layers}[gate]
-    matrices = tuple(_matrices(block))
+    matrices = tuple(
+        matrix
+        for arrays, is_dynamic in ((row.static, False), (row.dynamic, True))
+        for matrix in _matrices(row.kind, arrays, is_dynamic)
+    )
     products = (0, 0)
-    if isinstance(block, DynamicAttention):  # two products of [F, head_width] with [head_width, F] or [F, F], a head
-        head = 2 * network.bands**2 * block.head_width
-        products = head * block.static, head * block.dynamic
+    if row.kind == "attention":  # two products of [F, width] with [width, F] or [F, F], a head
+        products = tuple(2 * row.bands**2 * part["out"].shape[1] for part in (row.static, row.dynamic))
     read = sum(int(matrix.read(False).sum()) for matrix in matrices)
-    uses = (layer.static - products[0]) // read
-    return Block(name, gate, note, matrices, layer.static, layer.dynamic, products, uses)
+    return Block(title, gate, note, matrices, *macs, products, (macs[0] - products[0]) // read)
+
+
+TITLES = {
+    "linear": (
+        "fully connected",
+        "A closed slice of hidden units: its own two matrices are left out, and nothing is added to the dynamic channels.",
+    ),
+    "down": ("convolution", "A closed slice of output channels: its kernel is not read, and these channels are zero."),
+    "up": (
+        "transposed convolution",
+        "A closed slice of output channels: its kernel is not read, and these channels stay what the skip brings.",
+    ),
+    "recurrent": ("grouped GRU", "Closed groups add nothing and hold their state until the gate opens again."),
+    "attention": (
+        "attention heads",
+        "A closed head is a missing summand: its queries, keys and values are not computed, nor its products of one band "
+        "with another, which need no weights.",
+    ),
+}
+"""For each kind of layer: what the viewer calls it, and what closing means there."""
 
 
 def blocks_of(network: Network) -> list[Block]:
-    """One block of each kind of a network, as the viewer shows them.
+    """One block of each kind of a network, as the viewer shows them: the innermost of those with a static part.
 
-    >>> from dsn_lite.config import Config
+    >>> from dsn_lite.network.config import Config
     >>> [block.gate for block in blocks_of(Network(Config.preset("tiny")))]
-    ['frequency 2 hidden', 'encoder 2', 'decoder 3', 'time groups', 'frequency 1 heads']
+    ['hidden units', 'encoder 3', 'decoder 3', 'groups', 'heads']
     """
     if not network.gate_names:
         raise InputError(f"{network.name} is static and has no gates to open; take a dynamic network")
-    return [
-        take_apart(
-            "fully connected", "frequency 2 hidden", network.frequency_2.feed_forward,
-            "A closed slice of hidden units: its rows of the first matrix and its columns of the second are left out.",
-            network,
-        ),
-        take_apart(
-            "convolution", "encoder 2", network.encoder_2,
-            "A closed slice of output channels: its rows are left out, and these channels are zero.",
-            network,
-        ),
-        take_apart(
-            "transposed convolution", "decoder 3", network.decoder_3,
-            "A closed slice of output channels: they lie along the columns here, and are zero.",
-            network,
-        ),
-        take_apart(
-            "grouped GRU", "time groups", network.time.gru,
-            "Closed groups add nothing and hold their state until the gate opens again.",
-            network,
-        ),
-        take_apart(
-            "attention heads", "frequency 1 heads", network.frequency_1.attention,
-            "A closed head is a missing summand: its queries, keys and values are not computed, nor its products of one "
-            "band with another, which need no weights.",
-            network,
-        ),
-    ]  # fmt: skip
+    chosen = []
+    for kind, (title, note) in TITLES.items():
+        layers = zip(fold(network), network.layers, strict=True)
+        found = [(row, layer) for row, layer in layers if row.kind == kind and row.static and row.dynamic]
+        row, layer = found[-1 if kind == "down" else 0]
+        chosen.append(take_apart(row, network.gate_names[row.gate], layer.block.macs(row.bands), title, note))
+    return chosen
 
 
-def _matrices(block: torch.nn.Module) -> list[Matrix]:
-    def array(tensor: Tensor) -> np.ndarray:
-        return tensor.detach().numpy().astype(np.float64)
+AXES = {
+    ("up", 2): ("hidden units", "channels"), ("down", 2): ("channels", "hidden units"),
+    ("weight", 3): ("output channels", "inputs and taps"), ("out", 2): ("channels", "what the groups or heads give"),
+    ("input", 4): ("queries, keys, values, or three gates", "channels"), ("recurrent", 4): ("three gates", "own state"),
+}  # fmt: skip
+"""What rows and columns of an array stand for, by its name and dimensions."""
 
-    def behind(static: int, dynamic: int, each: int = 1) -> np.ndarray:
-        return np.repeat(np.arange(static + dynamic) >= static, each)
 
-    static, dynamic = block.static, block.dynamic
-    if isinstance(block, DynamicFeedForward):
-        units = behind(static, dynamic)
-        up, down = block.up, block.down
-        return [
-            Matrix("up", "hidden units", "channels", array(up.weight), "rows", units, array(up.bias), "rows"),
-            Matrix("down", "channels", "hidden units", array(down.weight), "columns", units, array(down.bias), "rows"),
-        ]
-    if isinstance(block, DynamicConv):
-        weight, bias = array(block.conv.weight.flatten(1)), array(block.conv.bias)
-        channels = behind(static, dynamic)
-        return [Matrix("kernel", "output channels", "inputs and taps", weight, "rows", channels, bias, "rows")]
-    if isinstance(block, DynamicConvTranspose):
-        weight, bias = array(block.conv.weight.flatten(1)), array(block.conv.bias)
-        channels = behind(static, dynamic, block.kernel)
-        return [Matrix("kernel", "inputs", "output channels and taps", weight, "columns", channels, bias, "columns")]
-    if isinstance(block, DynamicGRU):
-        width, groups = block.group_width, block.groups
-        three = behind(static, dynamic, 3 * width)
-        return [
-            Matrix(
-                "input", "groups of three gates", "channels", array(torch.cat([g.weight_ih_l0 for g in groups])),
-                "rows", three, array(torch.cat([g.bias_ih_l0 for g in groups])), "rows",
-            ),
-            Matrix(
-                "recurrent", "groups of three gates", "own state", array(torch.cat([g.weight_hh_l0 for g in groups])),
-                "rows", three, array(torch.cat([g.bias_hh_l0 for g in groups])), "rows",
-            ),
-            Matrix(
-                "out", "channels", "states of the groups", array(block.out.weight),
-                "columns", behind(static, dynamic, width), array(block.out.bias), "rows",
-            ),
-        ]  # fmt: skip
-    if isinstance(block, DynamicAttention):
-        heads = behind(static, dynamic, block.head_width)
-        first, out = block.query_key_value, block.out
-        return [
-            Matrix(
-                "query, key, value", "heads, three times", "channels", array(first.weight),
-                "rows", np.tile(heads, 3), array(first.bias), "rows",
-            ),
-            Matrix("out", "channels", "heads", array(out.weight), "columns", heads, array(out.bias), "rows"),
-        ]  # fmt: skip
-    raise InputError(f"{type(block).__name__} is not a block with a gate; take one of dsn_lite.blocks")
+def _matrices(kind: str, arrays: Arrays, is_dynamic: bool) -> Iterator[Matrix]:
+    """The matrices of one part of a layer: all of a dynamic part is behind the gate, nothing of a static one."""
+    for name, array in arrays.items():
+        if (name, array.ndim) not in AXES:
+            continue
+        rows, columns = AXES[name, array.ndim]
+        inputs = array.shape[-1] if array.ndim != 3 else array.shape[1] * array.shape[2]
+        weight = array.reshape(-1, inputs).astype(np.float64)
+        bias = arrays["bias" if name == "weight" else f"{name}_bias"].reshape(-1).astype(np.float64)
+        behind = np.full(len(weight), is_dynamic)
+        word = {"weight": "kernel"}.get(name, name)
+        when = "behind the gate" if is_dynamic else "always"
+        yield Matrix(f"{word}, {when}", rows, columns, weight, "rows", behind, bias, "rows")
 
 
 def most_divided(gates: np.ndarray, frames: int) -> int:
@@ -237,7 +197,7 @@ class BlockViewer(Widget):
 
     Examples
     --------
-    >>> from dsn_lite.config import Config
+    >>> from dsn_lite.network.config import Config
     >>> network = Network(Config.preset("tiny")).eval()
     >>> lanes = {block.gate: [1, 0, 0, 1] for block in blocks_of(network)}
     >>> viewer = BlockViewer(blocks_of(network), lanes, "tiny")

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import traitlets
 
 from dsn_lite.audio.levels import mix_at_snr
-from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE, frame_count, stft
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE, frame_count
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr
-from dsn_lite.macs import count
-from dsn_lite.model import Network
-from dsn_lite.network import gates
+from dsn_lite.network.macs import count
+from dsn_lite.network.model import Network
 from dsn_lite.plots import maps as figures
 from dsn_lite.widgets.shared import PEAK, Pack, Widget, front_end
 
@@ -35,7 +33,7 @@ class Point:
     name: str
     """What the slider calls it."""
     shift: float
-    """Added to the open logits; -inf closes and inf opens everything."""
+    """Added to the margins; -inf closes and inf opens everything."""
     wave: np.ndarray
     """Enhanced signal [samples]."""
     gates: np.ndarray
@@ -58,7 +56,7 @@ class Scene:
     noisy: np.ndarray
     """[samples] at 16 kHz."""
     margins: np.ndarray
-    """Open minus closed logit of each gate [T, K], without shift."""
+    """Margins of the policy [T, K], without shift."""
     points: tuple[Point, ...]
     """By rising shift: everything closed first, everything open last."""
 
@@ -110,8 +108,7 @@ def explore(
     for clip, clean in clips.items():
         for snr in snrs:
             noisy = mix_at_snr(clean, noise, snr)
-            with torch.inference_mode():
-                logits = network(stft(torch.from_numpy(noisy))[None]).logits
+            margins = network.margins(noisy)
             points = []
             for budget in order:
                 result = network.enhance(noisy, SAMPLE_RATE, budget=budget)
@@ -121,7 +118,7 @@ def explore(
                         abs(result.activation), result.mmacs_per_second, si_sdr(clean, result.wave),
                     )
                 )  # fmt: skip
-            scenes.append(Scene(clip, snr, clean, noisy, gates.margin(logits)[0].numpy(), tuple(points)))
+            scenes.append(Scene(clip, snr, clean, noisy, margins, tuple(points)))
     return scenes
 
 
@@ -137,7 +134,7 @@ class GateExplorer(Widget):
 
     Examples
     --------
-    >>> from dsn_lite.config import Config
+    >>> from dsn_lite.network.config import Config
     >>> network, rng = Network(Config.preset("tiny")).eval(), np.random.default_rng(0)
     >>> speech, noise = rng.standard_normal((2, 8000)).astype("float32") / 10
     >>> explorer = GateExplorer.from_network(network, {"hiss": speech}, noise, snrs=[5], budgets=[0.5])

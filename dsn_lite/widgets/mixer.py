@@ -15,12 +15,11 @@ import torch
 import traitlets
 
 from dsn_lite.audio.levels import mix_at_snr
-from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, WINDOW, compress, frame_count, power, stft
+from dsn_lite.audio.spectral import SAMPLE_RATE, WINDOW, frame_count, power, stft
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr
-from dsn_lite.macs import count, frame_macs
-from dsn_lite.model import Network
-from dsn_lite.network import gates
+from dsn_lite.network.macs import count
+from dsn_lite.network.model import Network
 from dsn_lite.widgets.shared import PEAK, Pack, Widget, front_end
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def sweep(
 ) -> list[Step]:
     """Run a network over mixtures of one clip at each of `snrs`, by rising SNR; see :meth:`Mixer.from_network`.
 
-    Only the policy runs where the enhanced sound is not asked for.
+    Only the small network and the policy run where the enhanced sound is not asked for.
     """
     if not network.gate_names:
         raise InputError(f"{network.name} is static and has no gates to show; take a dynamic network")
@@ -64,10 +63,7 @@ def sweep(
         )
     counted = count(network)
     mixtures = [mix_at_snr(clean, noise, snr) for snr in snrs]
-    with torch.inference_mode():
-        compressed = compress(stft(torch.from_numpy(np.stack(mixtures))))
-        logits, _ = network.policy(power(compressed).add(1e-12).sqrt())
-    decided = gates.decide(logits).numpy()
+    decided = [(network.margins(mixture) > 0).astype(np.float32) for mixture in mixtures]
     steps = []
     for snr, mixture, used in zip(snrs, mixtures, decided, strict=True):
         wave = scores = None
@@ -76,7 +72,7 @@ def sweep(
             wave, used = result.wave, result.gates
             scores = si_sdr(clean, mixture), si_sdr(clean, wave)
         activation = float((used @ counted.gate_macs).mean() / counted.gate_macs.sum())
-        mmacs = float(frame_macs(counted, used).mean() * FRAMES_PER_SECOND / 1e6)
+        mmacs = float(counted.of_frames(used).mean())
         steps.append(Step(snr, used, activation, mmacs, wave, scores))
     return steps
 
@@ -101,7 +97,7 @@ class Mixer(Widget):
 
     Examples
     --------
-    >>> from dsn_lite.config import Config
+    >>> from dsn_lite.network.config import Config
     >>> network, rng = Network(Config.preset("tiny")).eval(), np.random.default_rng(0)
     >>> speech, noise = rng.standard_normal((2, 8000)).astype("float32") / 10
     >>> Mixer.from_network(network, speech, noise, snrs=[-5, 0, 5], enhanced=[5], snr=5)
