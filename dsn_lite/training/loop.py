@@ -29,6 +29,7 @@ from dsn_lite.training import run_files
 from dsn_lite.training.plan import Plan
 from dsn_lite.training.processes import one_thread, signals_noted, worker_errors
 from dsn_lite.training.run_files import CHECKPOINT, LOG
+from dsn_lite.training.soap import Soap
 
 __all__ = ["CHECKPOINT", "LOG", "Loop", "Plan", "one_thread"]
 
@@ -66,7 +67,8 @@ class Loop:
         self.wrapped = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
         self.start_average()
         groups = groups or [{"params": list(network.parameters()), "multiple": 1.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+        optimizer = {"adamw": torch.optim.AdamW, "soap": Soap}[plan.optimizer]
+        self.optimiser = optimizer(groups, lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
         self.step = 0
         self.stopped_by: int | None = None
         self.seconds_spent = 0.0
