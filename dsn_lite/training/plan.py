@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from dsn_lite.settings import CHANGEABLE, Amount, Count, Positive, Range, Share, Whole, build, plain, read_yaml
 
@@ -34,6 +34,8 @@ class Plan:
     lr: Annotated[Positive, CHANGEABLE] = 2e-3
     """Learning rate after the warm-up."""
     warmup_steps: Annotated[Whole, CHANGEABLE] = 200
+    optimizer: Literal["adamw", "soap"] = "adamw"
+    """What makes steps of gradients; see :mod:`dsn_lite.training.soap`."""
     weight_decay: Amount = 0.01
     max_grad_norm: Positive = 0.3
     ema_decay: Share = 0.999
