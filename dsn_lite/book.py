@@ -160,6 +160,17 @@ def results(name: str) -> Any:
     return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
+def scores(pairs: str, run: str) -> dict[str, Any] | None:
+    """One evaluation of results/: `pairs` is "test" or "streams", `run` a network, or network-policy; None: not here."""
+    from dsn_lite.evaluation import read_runs
+
+    path = _RESULTS / f"{pairs}.jsonl"
+    found = read_runs(path).get(run) if path.exists() else None
+    if found is None:
+        print(f"{run} is not among the runs of results/{pairs}.jsonl")
+    return found
+
+
 def tiny_corpus(folder: str | Path, rooms: int = 10) -> Corpus:
     """A corpus in a folder: a clip and a noise to train with, one of each to validate with, and few rooms."""
     from dsn_lite.data import Corpus, Entry, write_manifest
