@@ -160,15 +160,15 @@ def results(name: str) -> Any:
     return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
-def scores(pairs: str, run: str) -> dict[str, Any] | None:
-    """One evaluation of results/: `pairs` is "test" or "streams", `run` a network, or network-policy; None: not here."""
+def runs(pairs: str) -> dict[str, dict]:
+    """The evaluations of results/ on a set of pairs, "test" or "streams", by network or network-policy; empty: not here."""
     from dsn_lite.evaluation import read_runs
 
     path = _RESULTS / f"{pairs}.jsonl"
-    found = read_runs(path).get(run) if path.exists() else None
-    if found is None:
-        print(f"{run} is not among the runs of results/{pairs}.jsonl")
-    return found
+    if not path.exists():
+        print(f"results/{pairs}.jsonl is not here")
+        return {}
+    return read_runs(path)
 
 
 def tiny_corpus(folder: str | Path, rooms: int = 10) -> Corpus:

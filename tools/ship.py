@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("name", nargs="?")
     parser.add_argument("--data", type=Path, metavar="MANIFEST")
     parser.add_argument("--note", default="", help="one sentence for the card")
-    parser.add_argument("--cut", choices=("open", "small"), help="without gates: everything always on, or the small network")
+    parser.add_argument("--cut", choices=("open", "small"), help="without gates: all always on, or the small network")
     parser.add_argument("--figures", action="store_true")
     args = parser.parse_args()
     if args.figures:
