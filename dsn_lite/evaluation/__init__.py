@@ -6,7 +6,7 @@ from dsn_lite._names import find, listed
 
 _HOMES = {
     "folders": "Pair pairs read_pair",
-    "gain": "Terms gain",
+    "benefit": "Terms gain",
     "metrics": "pesq_wb si_sdr stoi",
     "rivals": (
         "POLICIES WIDTH_POLICIES Plan energy_threshold frame_levels frozen_pattern gate_shares snr_patterns"

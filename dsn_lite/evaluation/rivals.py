@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, frame_count, stft
+from dsn_lite.evaluation.benefit import gain
 from dsn_lite.evaluation.folders import Pair, read_pair
-from dsn_lite.evaluation.gain import gain
 
 POLICIES = {
     "learned": "the gates that the policy decides",
@@ -196,7 +196,7 @@ def equal_activation(
 
 
 def opening_gain(model, pair: Pair) -> np.ndarray:
-    """What opening everything gains [T] in each frame of a pair; see :func:`dsn_lite.evaluation.gain.gain`."""
+    """What opening everything gains [T] in each frame of a pair; see :func:`dsn_lite.evaluation.benefit.gain`."""
     clean, noisy = read_pair(pair)
     answers = (model.enhance(noisy, SAMPLE_RATE, policy=policy).wave for policy in ("open", "closed"))
     refined, small = (stft(torch.from_numpy(np.asarray(wave, dtype=np.float32))[None]) for wave in answers)

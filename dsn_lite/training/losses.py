@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsn_lite.audio.spectral import compress, power, stft
 from dsn_lite.errors import InputError
-from dsn_lite.evaluation.gain import REFERENCE_RMS, Terms
+from dsn_lite.evaluation.benefit import REFERENCE_RMS, Terms
 from dsn_lite.settings import Amount, Range
 from dsn_lite.training.perceptual import perceptual_distance
 

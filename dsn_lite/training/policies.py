@@ -22,7 +22,7 @@ from dsn_lite.audio.spectral import istft, stft
 from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.mixtures import Mixtures
 from dsn_lite.errors import InputError
-from dsn_lite.evaluation.gain import gain
+from dsn_lite.evaluation.benefit import gain
 from dsn_lite.evaluation.statistics import spearman
 from dsn_lite.network import gates as gating
 from dsn_lite.network import weights
