@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 from dsn_lite.audio.files import replacing
-from dsn_lite.errors import InputError
 from dsn_lite.evaluation.statistics import METRICS
 
 NOISY = "noisy"
@@ -29,7 +28,9 @@ def write_run(path: str | Path, name: str, values: dict) -> None:
     lines = _lines(path) if path.exists() else {}
     rows = values["per_file"]
     lines[name] = {**values, "per_file": _columns([{k: v for k, v in row.items() if k != NOISY} for row in rows])}
-    lines[NOISY] = {"per_file": _columns([{"file": row["file"], **row[NOISY]} for row in rows])}
+    inputs = {row["file"]: row for row in _rows(lines.get(NOISY, {}).get("per_file", {}))}
+    inputs |= {row["file"]: {"file": row["file"], **row[NOISY]} for row in rows}
+    lines[NOISY] = {"per_file": _columns([inputs[file] for file in sorted(inputs)])}
     text = "".join(json.dumps({"run": run, **lines[run]}, allow_nan=False) + "\n" for run in sorted(lines))
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -40,10 +41,7 @@ def read_runs(path: str | Path) -> dict[str, dict]:
     lines = _lines(Path(path))
     noisy = {row.pop("file"): row for row in _rows(lines.pop(NOISY)["per_file"])}
     for values in lines.values():
-        rows = _rows(values["per_file"])
-        if lacking := [row["file"] for row in rows if row["file"] not in noisy]:
-            raise InputError(f"{path}: no scores of the input for {lacking[0]}; evaluate all runs on the same pairs")
-        values["per_file"] = [{**row, NOISY: noisy[row["file"]]} for row in rows]
+        values["per_file"] = [{**row, NOISY: noisy[row["file"]]} for row in _rows(values["per_file"])]
     return lines
 
 
