@@ -131,7 +131,8 @@ def blocks_of(network: Network) -> list[Block]:
 AXES = {
     ("linear", "up"): ("hidden units", "channels"), ("linear", "down"): ("channels", "hidden units"),
     ("down", "weight"): ("output channels", "inputs and taps"), ("up", "weight"): ("output channels", "inputs and taps"),
-    ("attention", "input"): ("queries, keys, values", "channels"), ("attention", "out"): ("channels", "what the heads give"),
+    ("attention", "input"): ("queries, keys, values", "channels"),
+    ("attention", "out"): ("channels", "what the heads give"),
     ("recurrent", "input"): ("reset, update, new", "channels"),
     ("recurrent", "recurrent"): ("reset, update, new", "own state"),
     ("recurrent", "out"): ("channels", "what the groups give"),
