@@ -270,7 +270,7 @@ def test_block_viewer_on_its_page(visit):
     viewer.locator(".dsn-cell").nth(3).click()
     assert "0 of 24 frames open" in closed and "1 of 24 frames open" in viewer.inner_text()
     viewer.get_by_text("grouped GRU", exact=True).click()
-    assert "time groups" in viewer.inner_text()
+    assert "gate groups" in viewer.inner_text()
 
 
 def test_speak_to_it_on_the_front_page(visit):

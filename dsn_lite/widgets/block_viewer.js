@@ -13,14 +13,8 @@ function render({ model, el }) {
   const blocks = model.get("blocks").map((block) => ({ ...block, matrices: block.matrices.map((matrix) => {
     const [rows, columns] = matrix.shape, weights = ints(matrix.weight_at), bias = ints(matrix.bias_at);
     const most = weights.reduce((top, x) => Math.max(top, Math.abs(x)), 1) * matrix.scale;
-    const behind = (line) => matrix.slices.some(([first, end]) => line >= first && line < end);
-    const each = (matrix.bias_axis === "rows" ? rows : columns) / matrix.bias_length; // lines that share a number of the bias
-    const isDynamic = (row, column) => behind(matrix.slice_axis === "rows" ? row : column);
-    const biasDynamic = (i) => matrix.bias_axis === matrix.slice_axis && behind(i * each);
-    const lines = matrix.slices.reduce((sum, [first, end]) => sum + end - first, 0);
-    const dynamic = lines * (matrix.slice_axis === "rows" ? columns : rows);
-    return { ...matrix, rowWord: matrix.rows, columnWord: matrix.columns, rows, columns, weights, bias, most, each, lines,
-      isDynamic, biasDynamic, counts: { dynamic, static: rows * columns - dynamic } };
+    return { ...matrix, rowWord: matrix.rows, columnWord: matrix.columns, rows, columns, weights, bias, most,
+      size: rows * columns };
   }) }));
   let frame = 0, timer = 0;
   const before = structuredClone(model.get("lanes")); // as they came
@@ -28,8 +22,9 @@ function render({ model, el }) {
   const block = () => blocks.find((one) => one.gate === model.get("chosen")) ?? blocks[0];
   const lane = () => model.get("lanes")[block().gate];
   const macs = (one, isOpen) => one.static + (isOpen ? one.dynamic : 0);
+  const isRead = (matrix, isOpen) => isOpen || !matrix.gated;
   const weightsRead = (one, isOpen) =>
-    one.matrices.reduce((sum, { counts }) => sum + counts.static + (isOpen ? counts.dynamic : 0), 0);
+    one.matrices.reduce((sum, matrix) => sum + (isRead(matrix, isOpen) ? matrix.size : 0), 0);
   const rate = (macsOfFrame) => ((macsOfFrame * perSecond) / 1e6).toFixed(2);
 
   // ----------------------------------------------------------------------------------------------------- elements
@@ -91,9 +86,8 @@ function render({ model, el }) {
   // --------------------------------------------------------------------------------------------------------- pictures
   /** Which colours the page has now; the paper says it. */
   function looks() {
-    const style = getComputedStyle(root), paper = style.backgroundColor.match(/\d+/g).slice(0, 3).map(Number);
-    return { paper, scheme: paper[0] + paper[1] + paper[2] < 384 ? "dark" : "light",
-      ink: style.getPropertyValue("--dsn-ink").trim() };
+    const paper = getComputedStyle(root).backgroundColor.match(/\d+/g).slice(0, 3).map(Number);
+    return { paper, scheme: paper[0] + paper[1] + paper[2] < 384 ? "dark" : "light" };
   }
 
   /** Colour of a number: a sign and a size if it is read, grey where it is not. */
@@ -107,40 +101,24 @@ function render({ model, el }) {
 
   /** Draw one matrix and its bias, `cell` page pixels a number. */
   function paint({ matrix, canvas }, cell, isOpen, look) {
-    const { rows, columns, bias_axis: axis, bias_length: length, slice_axis: along, each } = matrix;
-    const wide = columns * cell + (axis === "rows" ? GAP + Math.max(cell, 3) : 0);
-    const high = rows * cell + (axis === "rows" ? 0 : GAP + Math.max(cell, 3));
+    const { rows, columns } = matrix, strong = Math.max(cell, 3), read = isRead(matrix, isOpen);
+    const wide = columns * cell + GAP + strong, high = rows * cell;
     canvas.style.width = `${wide}px`;
     canvas.parentNode.style.width = `max(${wide}px, 6rem)`; // captions are broken, matrices are not
     const c = sizeCanvas(canvas, wide, high);
-    const small = (width, height, value, isRead) => {
+    const small = (width, height, values) => {
       const pixels = h("canvas", { width, height }), context = pixels.getContext("2d");
       const image = context.createImageData(width, height);
       for (let i = 0; i < width * height; i++) {
-        const [r, g, b] = colourOf((value(i) * matrix.scale) / matrix.most, isRead(i), look);
+        const [r, g, b] = colourOf((values[i] * matrix.scale) / matrix.most, read, look);
         image.data.set([r, g, b, 255], 4 * i);
       }
       context.putImageData(image, 0, 0);
       return pixels;
     };
     c.imageSmoothingEnabled = false;
-    c.drawImage(small(columns, rows, (i) => matrix.weights[i],
-      (i) => isOpen || !matrix.isDynamic(Math.floor(i / columns), i % columns)), 0, 0, columns * cell, rows * cell);
-    const biasRead = (i) => isOpen || !matrix.biasDynamic(i);
-    const strong = Math.max(cell, 3);
-    if (axis === "rows") {
-      c.drawImage(small(1, length, (i) => matrix.bias[i], biasRead), columns * cell + GAP, 0, strong, rows * cell);
-    } else {
-      c.drawImage(small(length, 1, (i) => matrix.bias[i], biasRead), 0, rows * cell + GAP, length * each * cell, strong);
-    }
-    c.strokeStyle = look.ink; c.lineWidth = 2; // where the slice begins
-    for (const edge of new Set(matrix.slices.flat())) {
-      if (edge === 0 || edge === (along === "rows" ? rows : columns)) continue;
-      c.beginPath();
-      if (along === "rows") { c.moveTo(0, edge * cell); c.lineTo(columns * cell, edge * cell); }
-      else { c.moveTo(edge * cell, 0); c.lineTo(edge * cell, rows * cell); }
-      c.stroke();
-    }
+    c.drawImage(small(columns, rows, matrix.weights), 0, 0, columns * cell, rows * cell);
+    c.drawImage(small(1, rows, matrix.bias), columns * cell + GAP, 0, strong, rows * cell);
   }
 
   let canvases = [];
@@ -173,10 +151,9 @@ function render({ model, el }) {
     for (const one of canvases) {
       paint(one, cell, isOpen, look);
       one.cell = cell;
-      const { matrix } = one, unit = matrix.slice_axis === "rows" ? "rows" : "columns";
-      const kept = (matrix.slice_axis === "rows" ? matrix.rows : matrix.columns) - matrix.lines;
-      one.canvas.setAttribute("aria-label", `${matrix.name}: ${matrix.rows} by ${matrix.columns} weights; ` +
-        (isOpen ? "all are read." : `${kept} ${unit} are read, the ${matrix.lines} behind the gate are not.`));
+      const { matrix } = one;
+      one.canvas.setAttribute("aria-label", `${matrix.name}: ${matrix.rows} by ${matrix.columns} weights, ` +
+        (isRead(matrix, isOpen) ? "read." : "not read."));
     }
   }
 
@@ -184,19 +161,11 @@ function render({ model, el }) {
   function describe(matrix, canvas, event) {
     const box = canvas.getBoundingClientRect(), { cell } = canvases.find((one) => one.canvas === canvas);
     const column = Math.floor((event.clientX - box.left) / cell), row = Math.floor((event.clientY - box.top) / cell);
-    const isOpen = Boolean(lane()[frame]), { rows, columns, bias_axis: axis } = matrix;
-    let where, value, dynamic;
-    if (row >= 0 && row < rows && column >= 0 && column < columns) {
-      where = `${matrix.name}, row ${row}, column ${column}`;
-      value = matrix.weights[row * columns + column]; dynamic = matrix.isDynamic(row, column);
-    } else {
-      const i = Math.floor((axis === "rows" ? row : column) / matrix.each);
-      if (!(i >= 0 && i < matrix.bias_length)) return;
-      where = `${matrix.name}, bias ${i}`;
-      value = matrix.bias[i]; dynamic = matrix.biasDynamic(i);
-    }
-    const state = !dynamic ? "always read" : isOpen ? "in the slice, read: the gate is open"
-      : "in the slice, not read: the gate is closed";
+    const isOpen = Boolean(lane()[frame]), { rows, columns } = matrix;
+    if (!(row >= 0 && row < rows && column >= 0)) return;
+    const isBias = column >= columns, value = isBias ? matrix.bias[row] : matrix.weights[row * columns + column];
+    const where = `${matrix.name}, ${isBias ? `bias ${row}` : `row ${row}, column ${column}`}`;
+    const state = !matrix.gated ? "read on every frame" : isOpen ? "read: the gate is open" : "not read: the gate is closed";
     readout.textContent = `${where}: ${minus((value * matrix.scale).toFixed(3))}, ${state}`;
   }
 
@@ -239,7 +208,7 @@ function render({ model, el }) {
     tableHead.replaceChildren(...["", "gate closed", "gate open"].map((x) => h("th", { scope: "col" }, x)));
     const row = (name, a, b) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, a), h("td", {}, b));
     table.replaceChildren(
-      ...now.matrices.map(({ name, counts }) => row(`weights of ${name}`, grouped(counts.static), grouped(counts.static + counts.dynamic))),
+      ...now.matrices.map(({ name, gated, size }) => row(`weights of ${name}`, grouped(gated ? 0 : size), grouped(size))),
       row("bands", String(now.uses), String(now.uses)),
       ...(now.products[1] ? [row("products without weights", grouped(now.products[0]), grouped(now.products[0] + now.products[1]))] : []),
       row("MACs a frame", grouped(now.static), grouped(now.static + now.dynamic)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import traitlets
@@ -22,8 +22,6 @@ from dsn_lite.widgets.shared import Pack, Widget, front_end
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Axis = Literal["rows", "columns"]
-
 
 @dataclass(frozen=True)
 class Matrix:
@@ -35,32 +33,19 @@ class Matrix:
     columns: str
     weight: np.ndarray
     """[R, S]"""
-    slice_axis: Axis
-    """Whether the gate owns rows or columns."""
-    dynamic: np.ndarray
-    """bool [R] or [S]: which rows or columns are read only where the gate is open."""
     bias: np.ndarray
-    """One number for each output; a divisor of R or S long."""
-    bias_axis: Axis
-    """Whether the outputs are the rows or the columns; the bias has a gate where this is the axis of the slice."""
+    """[R]"""
+    gated: bool
+    """Whether it is read only where the gate is open."""
 
-    def read(self, is_open: bool) -> np.ndarray:
-        """Which weights [R, S] are read on a frame.
+    def read(self, is_open: bool) -> bool:
+        """Whether it is read on a frame.
 
-        >>> weight, dynamic = np.zeros((2, 3)), np.array([False, True])
-        >>> up = Matrix("up", "units", "channels", weight, "rows", dynamic, np.zeros(2), "rows")
-        >>> up.read(True).sum(), up.read(False).sum()
-        (np.int64(6), np.int64(3))
+        >>> matrix = Matrix("up", "units", "channels", np.zeros((2, 3)), np.zeros(2), gated=True)
+        >>> matrix.read(True), matrix.read(False)
+        (True, False)
         """
-        lines = np.ones_like(self.dynamic) if is_open else ~self.dynamic
-        across = lines[:, None] if self.slice_axis == "rows" else lines[None]
-        return np.broadcast_to(across, self.weight.shape)
-
-    def bias_read(self, is_open: bool) -> np.ndarray:
-        """Which numbers of the bias are read on a frame."""
-        if is_open or self.bias_axis != self.slice_axis:
-            return np.ones(len(self.bias), bool)
-        return np.asarray(~self.dynamic.reshape(len(self.bias), -1).any(1))
+        return is_open or not self.gated
 
 
 @dataclass(frozen=True)
@@ -101,7 +86,7 @@ def take_apart(row: FoldedLayer, gate: str, macs: tuple[int, int], title: str, n
     products = (0, 0)
     if row.kind == "attention":  # two products of [F, width] with [width, F] or [F, F], a head
         products = tuple(2 * row.bands**2 * part["out"].shape[1] for part in (row.static, row.dynamic))
-    read = sum(int(matrix.read(False).sum()) for matrix in matrices)
+    read = sum(matrix.weight.size for matrix in matrices if not matrix.gated)
     return Block(title, gate, note, matrices, *macs, products, (macs[0] - products[0]) // read)
 
 
@@ -144,26 +129,29 @@ def blocks_of(network: Network) -> list[Block]:
 
 
 AXES = {
-    ("up", 2): ("hidden units", "channels"), ("down", 2): ("channels", "hidden units"),
-    ("weight", 3): ("output channels", "inputs and taps"), ("out", 2): ("channels", "what the groups or heads give"),
-    ("input", 4): ("queries, keys, values, or three gates", "channels"), ("recurrent", 4): ("three gates", "own state"),
+    ("linear", "up"): ("hidden units", "channels"), ("linear", "down"): ("channels", "hidden units"),
+    ("down", "weight"): ("output channels", "inputs and taps"), ("up", "weight"): ("output channels", "inputs and taps"),
+    ("attention", "input"): ("queries, keys, values", "channels"),
+    ("attention", "out"): ("channels", "what the heads give"),
+    ("recurrent", "input"): ("reset, update, new", "channels"),
+    ("recurrent", "recurrent"): ("reset, update, new", "own state"),
+    ("recurrent", "out"): ("channels", "what the groups give"),
 }  # fmt: skip
-"""What rows and columns of an array stand for, by its name and dimensions."""
+"""What rows and columns of an array stand for, by the kind of its layer and its name; the others are no matrices."""
 
 
 def _matrices(kind: str, arrays: Arrays, is_dynamic: bool) -> Iterator[Matrix]:
     """The matrices of one part of a layer: all of a dynamic part is behind the gate, nothing of a static one."""
     for name, array in arrays.items():
-        if (name, array.ndim) not in AXES:
+        if (kind, name) not in AXES:
             continue
-        rows, columns = AXES[name, array.ndim]
+        rows, columns = AXES[kind, name]
         inputs = array.shape[-1] if array.ndim != 3 else array.shape[1] * array.shape[2]
         weight = array.reshape(-1, inputs).astype(np.float64)
         bias = arrays["bias" if name == "weight" else f"{name}_bias"].reshape(-1).astype(np.float64)
-        behind = np.full(len(weight), is_dynamic)
         word = {"weight": "kernel"}.get(name, name)
         when = "behind the gate" if is_dynamic else "always"
-        yield Matrix(f"{word}, {when}", rows, columns, weight, "rows", behind, bias, "rows")
+        yield Matrix(f"{word}, {when}", rows, columns, weight, bias, is_dynamic)
 
 
 def most_divided(gates: np.ndarray, frames: int) -> int:
@@ -272,8 +260,10 @@ class BlockViewer(Widget):
                 most = np.abs(matrix.weight).max()
                 grey = 0.86 - 0.3 * np.abs(matrix.weight) / most
                 axes.imshow(np.stack([grey] * 3, -1), aspect="auto")
-                kept = np.where(matrix.read(is_open), matrix.weight, np.nan)
-                axes.imshow(kept, cmap="RdBu", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+                if matrix.read(is_open):
+                    axes.imshow(
+                        matrix.weight, cmap="RdBu", vmin=-most, vmax=most, aspect="auto", interpolation="nearest"
+                    )
                 state = "open" if is_open else "closed"
                 axes.set(title=f"{matrix.name}, {state}", xlabel=matrix.columns, ylabel=matrix.rows)
         figure.suptitle(
@@ -296,11 +286,9 @@ def _describe(block: Block, pack: Pack) -> dict:
 
 def _describe_matrix(matrix: Matrix, pack: Pack) -> dict:
     scale = max(np.abs(matrix.weight).max(), np.abs(matrix.bias).max()) / 32767 or 1.0
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], matrix.dynamic, [0]]).astype(int)))
     return {
         "name": matrix.name, "rows": matrix.rows, "columns": matrix.columns, "shape": list(matrix.weight.shape),
-        "slice_axis": matrix.slice_axis, "slices": edges.reshape(-1, 2).tolist(),
-        "bias_axis": matrix.bias_axis, "bias_length": len(matrix.bias), "scale": float(scale),
+        "gated": matrix.gated, "scale": float(scale),
         "weight_at": pack.add(np.round(matrix.weight / scale).astype("<i2").tobytes()),
         "bias_at": pack.add(np.round(matrix.bias / scale).astype("<i2").tobytes()),
     }  # fmt: skip

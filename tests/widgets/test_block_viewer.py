@@ -7,26 +7,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from dsn_lite import macs
 from dsn_lite.audio import clips, noises
 from dsn_lite.audio.levels import mix_at_snr
-from dsn_lite.audio.spectral import BINS, FRAMES_PER_SECOND
-from dsn_lite.config import Config
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
+from dsn_lite.network import macs
+from dsn_lite.network.config import Config
+from dsn_lite.network.folded import fold
+from dsn_lite.network.model import Layer, Network
 
 anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed")
 from dsn_lite.widgets import block_viewer as module  # noqa: E402
-from dsn_lite.widgets.block_viewer import BlockViewer, blocks_of, most_divided, take_apart  # noqa: E402
+from dsn_lite.widgets.block_viewer import BlockViewer, blocks_of, most_divided  # noqa: E402
 
-GATES = ("frequency 2 hidden", "encoder 2", "decoder 3", "time groups", "frequency 1 heads")
+LAYERS = {
+    "hidden units": "middle 1 linear", "encoder 3": "encoder 3", "decoder 3": "decoder 3", "groups": "middle 1 recurrent",
+    "heads": "middle 1 attention",
+}  # fmt: skip
+GATES = tuple(LAYERS)
 FRAMES = 24
 
 
 @pytest.fixture(scope="module")
-def network(random_network) -> Network:
-    return random_network("tiny", seed=3)
+def network(random_enhancer) -> Network:
+    return random_enhancer(Config.preset("tiny"), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -40,76 +46,82 @@ def viewer(network, noisy) -> BlockViewer:
     return BlockViewer.from_network(network, noisy, FRAMES)
 
 
-def block_at(network: Network, gate: str) -> tuple[torch.nn.Module, int, tuple[int, int]]:
-    """The block behind a gate, its input bands, and its MACs by the rule of the package."""
-    bands, wide = network.bands, network.encoder_1.out_bands(BINS)
-    block, inputs, rule = {
-        "frequency 2 hidden": (network.frequency_2.feed_forward, bands, macs.feed_forward),
-        "encoder 2": (network.encoder_2, wide, macs.convolution),
-        "decoder 3": (network.decoder_3, bands, macs.transposed_convolution),
-        "time groups": (network.time.gru, bands, macs.recurrence),
-        "frequency 1 heads": (network.frequency_1.attention, bands, macs.attention),
-    }[gate]
-    return block, inputs, rule(block, inputs)
+def layer_of(network: Network, gate: str) -> Layer:
+    (layer,) = (layer for layer in network.layers if layer.name == LAYERS[gate])
+    return layer
 
 
-def stored(block: torch.nn.Module, matrix: module.Matrix) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """(weight, bias) of the module that a drawn matrix shows; a GRU keeps one for each group."""
-    if hasattr(block, "groups") and matrix.name != "out":
-        kind = {"input": "ih", "recurrent": "hh"}[matrix.name]
-        return [(getattr(g, f"weight_{kind}_l0"), getattr(g, f"bias_{kind}_l0")) for g in block.groups]
-    name = {"kernel": "conv", "query, key, value": "query_key_value"}.get(matrix.name, matrix.name)
-    layer = getattr(block, name)
-    return [(layer.weight, layer.bias)]
+def drawn(network: Network, gate: str) -> module.Block:
+    (block,) = (block for block in blocks_of(network) if block.gate == gate)
+    return block
+
+
+def first(result):
+    return result[0] if isinstance(result, tuple) else result
 
 
 # -------------------------------------------------------------------------------------------------------------- Python
 @pytest.mark.parametrize("gate", GATES)
 def test_macs_are_those_of_the_package(network, gate):
-    (block,) = (block for block in blocks_of(network) if block.gate == gate)
-    _, _, by_rule = block_at(network, gate)
-    assert (block.static, block.dynamic) == by_rule
-    assert block.dynamic == macs.count(network).gate_macs[network.gate_names.index(gate)]
+    block, layer = drawn(network, gate), layer_of(network, gate)
+    assert network.gate_names[layer.gate] == gate
+    assert (block.static, block.dynamic) == layer.block.macs(layer.bands)
+    assert block.dynamic == macs.count(network).gate_macs[layer.gate]
     for is_open in (False, True):  # each weight that is read is used once in each band
-        read = sum(matrix.read(is_open).sum() for matrix in block.matrices)
+        read = sum(matrix.weight.size for matrix in block.matrices if matrix.read(is_open))
         products = block.products[0] + is_open * block.products[1]
         assert read * block.uses + products == block.static + is_open * block.dynamic
 
 
 @pytest.mark.parametrize("gate", GATES)
 def test_what_is_drawn_grey_is_not_read(network, gate):
-    """Not a number goes wherever the viewer draws grey: the closed block must not notice, the open one must."""
-    (drawn,) = (block for block in blocks_of(network) if block.gate == gate)
-    healthy, bands, _ = block_at(network, gate)
-    block = copy.deepcopy(healthy)
-    x = torch.randn(1, 6, bands, getattr(block, "inputs", 0) or block.channels)
-    first = lambda result: result[0] if isinstance(result, tuple) else result
-    opened, closed = torch.ones(1, 6), torch.zeros(1, 6)
+    """Not a number in all that stands behind the gate: a closed block must not notice, an open one must."""
+    block, layer = drawn(network, gate), layer_of(network, gate)
+    for part, gated in ((layer.block.static, False), (layer.block.dynamic, True)):
+        weights = sum(p.numel() for p in part.parameters() if p.ndim > 1)
+        assert sum(matrix.weight.size for matrix in block.matrices if matrix.gated == gated) == weights
+        assert all(
+            matrix.read(True) and matrix.read(False) != gated for matrix in block.matrices if matrix.gated == gated
+        )
+    healthy, sick = layer.block, copy.deepcopy(layer.block)
+    static, dynamic = (torch.randn(1, 6, layer.bands, width) for width in network.config.channels[-1])
+    if gate == "encoder 3":
+        static, dynamic = (torch.randn(1, 6, layer.bands, width) for width in network.config.channels[-2])
+    memory = (None,) if layer.kind == "recurrent" else ()
     with torch.inference_mode():
-        before = first(block(x, closed))
-        for matrix in drawn.matrices:
-            grey, grey_bias = ~matrix.read(False), ~matrix.bias_read(False)
-            at = at_bias = 0
-            for weight, bias in stored(block, matrix):
-                flat = weight.flatten(1)
-                np.testing.assert_allclose(matrix.weight[at : at + len(flat)], flat.numpy(), atol=1e-7)
-                np.testing.assert_allclose(matrix.bias[at_bias : at_bias + len(bias)], bias.numpy(), atol=1e-7)
-                poison = torch.from_numpy(grey[at : at + len(flat)].copy()).reshape(weight.shape)
-                weight[poison] = torch.nan
-                bias[torch.from_numpy(grey_bias[at_bias : at_bias + len(bias)].copy())] = torch.nan
-                at, at_bias = at + len(flat), at_bias + len(bias)
-            assert at == len(matrix.weight) and at_bias == len(matrix.bias)
-        assert torch.equal(first(block(x, closed)), before)
-        assert first(block(x, opened)).isnan().any()
-    # and what is coloured is read: one poisoned number in any of the matrices is noticed
-    for matrix in drawn.matrices:
-        for number, is_bias in ((0, False), (0, True)):
-            sick = copy.deepcopy(healthy)
-            target = stored(sick, matrix)[0][is_bias]
-            with torch.no_grad():
-                target.view(-1)[number] = torch.nan
-            with torch.inference_mode():
-                assert first(sick(x, closed)).isnan().any(), (matrix.name, is_bias)
+        for value in sick.dynamic.parameters():
+            value.fill_(torch.nan)
+        small, closed = first(healthy.small(static, *memory)), torch.zeros(1, 6)
+        assert torch.equal(first(sick.small(static, *memory)), small)
+        before = first(healthy.refine(static, dynamic, closed, *memory))
+        assert torch.equal(first(sick.refine(static, dynamic, closed, *memory)), before)
+        assert first(sick.refine(static, dynamic, closed + 1, *memory)).isnan().all()
+
+
+@pytest.mark.parametrize("gate", ["hidden units", "encoder 3"])
+def test_what_is_drawn_is_what_is_computed(network, gate):
+    """The matrices alone, norms and all, give what the block gives."""
+    layer = layer_of(network, gate)
+    (row,) = (row for row in fold(network) if row.name == layer.name)
+    for gated, part in ((False, layer.block.static), (True, layer.block.dynamic)):
+        matrices = [matrix for matrix in drawn(network, gate).matrices if matrix.gated == gated]
+        weights = [(torch.from_numpy(m.weight).float(), torch.from_numpy(m.bias).float()) for m in matrices]
+        width = layer.block.dynamic.weight.shape[1] if gate == "encoder 3" else sum(network.config.channels[-1])
+        x = torch.randn(5, layer.bands, width)
+        if not gated:
+            x = x[..., : network.config.channels[-2 if gate == "encoder 3" else -1][0]]
+        with torch.inference_mode():
+            wanted = part(x)
+        if gate == "hidden units":
+            (up, up_bias), (down, down_bias) = weights
+            found = (x @ up.T + up_bias).relu() @ down.T + down_bias
+        else:
+            ((kernel, bias),) = weights
+            kernel = kernel.reshape(len(kernel), x.shape[-1], -1)
+            found = functional.conv1d(x.transpose(1, 2), kernel, bias, stride=2, padding=kernel.shape[-1] // 2)
+            slope = torch.from_numpy((row.dynamic if gated else row.static)["slope"])
+            found = functional.prelu(found, slope).transpose(1, 2)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_packed_is_what_was_taken_apart(network, viewer):
@@ -121,10 +133,7 @@ def test_packed_is_what_was_taken_apart(network, viewer):
             for values, place in ((matrix.weight, dense["weight_at"]), (matrix.bias, dense["bias_at"])):
                 numbers = np.frombuffer(viewer.data[place[0] : sum(place)], "<i2") * dense["scale"]
                 np.testing.assert_allclose(numbers, values.ravel(), atol=0.51 * dense["scale"])
-            lines = np.zeros(len(matrix.dynamic), bool)
-            for first, end in dense["slices"]:
-                lines[first:end] = True
-            np.testing.assert_array_equal(lines, matrix.dynamic)
+            assert dense["gated"] == matrix.gated and len(matrix.bias) == len(matrix.weight)
 
 
 def test_lanes_are_what_the_policy_chose(network, noisy, viewer):
@@ -152,25 +161,19 @@ def test_bad_settings_are_refused(network):
     with pytest.raises(InputError, match="no block"):
         BlockViewer([], lanes)
     with pytest.raises(InputError, match="each block needs one"):
-        BlockViewer(blocks, {"frequency 2 hidden": [0, 1]})
+        BlockViewer(blocks, {"hidden units": [0, 1]})
     with pytest.raises(InputError, match="nothing but 0 and 1"):
-        BlockViewer(blocks, lanes | {"encoder 2": [0, 2]})
+        BlockViewer(blocks, lanes | {"encoder 3": [0, 2]})
     with pytest.raises(InputError, match="one length"):
-        BlockViewer(blocks, lanes | {"encoder 2": [0]})
+        BlockViewer(blocks, lanes | {"encoder 3": [0]})
     with pytest.raises(InputError, match="too few"):
         most_divided(np.zeros((3, 2)), 4)
-    with pytest.raises(InputError, match="not a block with a gate"):
-        take_apart("policy", "frequency 2 hidden", _NoBlock(), "", network)
-
-
-class _NoBlock(torch.nn.Module):
-    static, dynamic = 1, 1
 
 
 def test_bundle_has_a_picture_for_print(viewer):
     data, _ = viewer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
-    assert data["text/plain"] == "BlockViewer('untrained', 5 blocks, 24 frames)"
+    assert data["text/plain"] == "BlockViewer('random-3', 5 blocks, 24 frames)"
     assert viewer.picture().startswith(b"\x89PNG")
 
 
@@ -214,7 +217,7 @@ def expect(page, viewer: BlockViewer, gate: str, lane: list[int], frame: int):
     assert pressed == [str(bool(value)).lower() for value in lane]
     words = page.locator(".dsn-frame").text_content()
     assert f"Frame {frame}, gate {'open' if is_open else 'closed'}:" in words
-    read, everything = (sum(int(matrix.read(state).sum()) for matrix in block.matrices) for state in (is_open, True))
+    read, everything = (sum(m.weight.size for m in block.matrices if m.read(state)) for state in (is_open, True))
     assert number(words.split(": ")[1].split(" of ")[0]) == read
     assert number(words.split(" of ")[1].split(" weights")[0]) == everything
     assert number(words.split("= ")[1].removesuffix(" MACs.")) == block.static + is_open * block.dynamic
@@ -228,10 +231,8 @@ def expect(page, viewer: BlockViewer, gate: str, lane: list[int], frame: int):
     labels = page.eval_on_selector_all("canvas[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
     assert len(labels) == len(block.matrices)
     for label, matrix in zip(labels, block.matrices, strict=True):
-        assert label.startswith(f"{matrix.name}: {matrix.weight.shape[0]} by {matrix.weight.shape[1]} weights; ")
-        kept, behind = (~matrix.dynamic).sum(), matrix.dynamic.sum()
-        closed = f"{kept} {matrix.slice_axis} are read, the {behind} behind the gate are not."
-        assert label.endswith("all are read." if is_open else closed)
+        rows, columns = matrix.weight.shape
+        assert label == f"{matrix.name}: {rows} by {columns} weights, {'read' if matrix.read(is_open) else 'not read'}."
 
 
 def colours(page, index: int) -> np.ndarray:
@@ -260,15 +261,15 @@ def test_each_block_is_counted(shown, viewer):
 
 
 def test_clicks_flip_one_gate(shown, viewer):
-    lane = list(viewer.lanes["frequency 2 hidden"])
+    lane = list(viewer.lanes["hidden units"])
     for frame in (3, 3, 10, FRAMES - 1):
         shown.locator(".dsn-cell").nth(frame).click()
         lane[frame] = 1 - lane[frame]
-        expect(shown, viewer, "frequency 2 hidden", lane, frame)
+        expect(shown, viewer, "hidden units", lane, frame)
     choose(shown, "grouped GRU")  # has a lane of its own
-    expect(shown, viewer, "time groups", viewer.lanes["time groups"], FRAMES - 1)
+    expect(shown, viewer, "groups", viewer.lanes["groups"], FRAMES - 1)
     choose(shown, "fully connected")
-    expect(shown, viewer, "frequency 2 hidden", lane, FRAMES - 1)
+    expect(shown, viewer, "hidden units", lane, FRAMES - 1)
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -280,25 +281,24 @@ def test_unread_weights_are_grey(shown, viewer, gate):
         for index, matrix in enumerate(block.matrices):
             picture = colours(shown, index)
             rows, columns = matrix.weight.shape
+            cell = picture.shape[0] / rows
             # the bias lies beyond a gap of 5 pixels: 3 pixels or one cell wide
-            across = matrix.bias_axis == "rows"
-            longer = picture.shape[1] if across else picture.shape[0]
-            cell = picture.shape[0] / rows if across else picture.shape[1] / columns
-            assert longer == pytest.approx((columns if across else rows) * cell + 5 + max(cell, 3), abs=1)
+            assert picture.shape[1] == pytest.approx(columns * cell + 5 + max(cell, 3), abs=1)
             y = ((np.arange(rows) + 0.5) * cell).astype(int)
             x = ((np.arange(columns) + 0.5) * cell).astype(int)
             middle = picture[np.ix_(y, x)]
             is_grey = np.ptp(middle, axis=-1) == 0
-            read = matrix.read(is_open)
-            assert is_grey[~read].all()
-            clear = read & (np.abs(matrix.weight) > 0.01 * np.abs(matrix.weight).max())
+            if not matrix.read(is_open):
+                assert is_grey.all()
+                continue
+            clear = np.abs(matrix.weight) > 0.01 * np.abs(matrix.weight).max()
             assert not is_grey[clear].any()
             blue = middle[..., 2] > middle[..., 0]
             np.testing.assert_array_equal(blue[clear], matrix.weight[clear] > 0)
 
 
 def test_pointer_reads_a_weight(shown, viewer):
-    block = viewer._blocks["frequency 2 hidden"]
+    block = viewer._blocks["hidden units"]
     shown.get_by_role("button", name="all closed").click()
     for index, matrix in enumerate(block.matrices):
         box = shown.locator("canvas[role=img]").nth(index).bounding_box()
@@ -310,29 +310,29 @@ def test_pointer_reads_a_weight(shown, viewer):
             assert words.startswith(f"{matrix.name}, row {row}, column {column}: ")
             value = float(words.split(": ")[1].split(",")[0].replace("\u2212", "-"))
             assert value == pytest.approx(matrix.weight[row, column], abs=6e-4)
-            assert ("not read" in words) == (not matrix.read(False)[row, column])
+            assert ("not read" in words) == (not matrix.read(False))
         shown.mouse.move(box["x"] + box["width"] - 1, box["y"] + 0.5 * cell)
         assert shown.locator(".dsn-readout").text_content().startswith(f"{matrix.name}, bias 0: ")
 
 
 def test_keys(shown, viewer):
     assert shown.get_attribute(".dsn-block", "data-lm-suppress-shortcuts") == "true"  # JupyterLab keeps its hands off
-    lane = list(viewer.lanes["frequency 2 hidden"])
+    lane = list(viewer.lanes["hidden units"])
     shown.locator(".dsn-cell").first.focus()
     shown.keyboard.press("ArrowRight")
     shown.keyboard.press("ArrowRight")
-    expect(shown, viewer, "frequency 2 hidden", lane, 2)
+    expect(shown, viewer, "hidden units", lane, 2)
     shown.keyboard.press(" ")
     lane[2] = 1 - lane[2]
-    expect(shown, viewer, "frequency 2 hidden", lane, 2)
+    expect(shown, viewer, "hidden units", lane, 2)
     shown.keyboard.press("ArrowLeft")
     shown.keyboard.press("Enter")
     lane[1] = 1 - lane[1]
-    expect(shown, viewer, "frequency 2 hidden", lane, 1)
+    expect(shown, viewer, "hidden units", lane, 1)
     shown.keyboard.press("End")
-    expect(shown, viewer, "frequency 2 hidden", lane, FRAMES - 1)
+    expect(shown, viewer, "hidden units", lane, FRAMES - 1)
     shown.keyboard.press("ArrowRight")  # around the corner
-    expect(shown, viewer, "frequency 2 hidden", lane, 0)
+    expect(shown, viewer, "hidden units", lane, 0)
     stops = shown.eval_on_selector_all(".dsn-cell", "all => all.map(one => one.tabIndex)")
     assert stops == [0] + [-1] * (FRAMES - 1)  # one stop on the way through the page
     shown.keyboard.press("r")
@@ -349,9 +349,9 @@ def test_runs_along_the_lane(shown, viewer):
     shown.get_by_role("button", name="stop").click()
     frame = int(shown.get_attribute(".dsn-block", "data-frame"))
     shown.get_by_role("button", name="next frame").click()
-    expect(shown, viewer, "frequency 2 hidden", viewer.lanes["frequency 2 hidden"], frame + 1)
+    expect(shown, viewer, "hidden units", viewer.lanes["hidden units"], frame + 1)
     shown.get_by_role("button", name="frame before").click()
-    expect(shown, viewer, "frequency 2 hidden", viewer.lanes["frequency 2 hidden"], frame)
+    expect(shown, viewer, "hidden units", viewer.lanes["hidden units"], frame)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -383,8 +383,8 @@ def test_phone_and_themes(watch, page_file, viewer, scheme):
 def test_two_on_a_page_do_not_meddle(watch, tmp_path, write_page, network, viewer):
     lanes = {gate: [1, 0, 1] for gate in GATES}
     page = watch(write_page(tmp_path / "page.html", viewer, BlockViewer(blocks_of(network), lanes)).as_uri()).page
-    page.wait_for_function("document.querySelectorAll('.dsn-block canvas').length === 4")
+    page.wait_for_function("document.querySelectorAll('.dsn-block canvas').length === 8")
     page.locator(".dsn-block").nth(1).locator(".dsn-modes").get_by_text("convolution", exact=True).click()
     gates = page.eval_on_selector_all(".dsn-block", "all => all.map(one => one.dataset.gate)")
-    assert gates == ["frequency 2 hidden", "encoder 2"]
+    assert gates == ["hidden units", "encoder 3"]
     assert page.locator("input[type=radio]:checked").count() == 2
