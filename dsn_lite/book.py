@@ -192,7 +192,7 @@ def engine_lines(name: str) -> HTML:
     file, first, lines = find_lines(name)
     title = f"The same in the page: <code>{name}</code>, <code>{file}</code>, lines {first} to {first + len(lines) - 1}"
     text = "\n".join(f"{first + i:4}  {html.escape(line)}" for i, line in enumerate(lines))
-    return HTML(f"<details><summary>{title}</summary><pre style='overflow-x:auto'>{text}</pre></details>")
+    return HTML(f"<details><summary>{title}</summary><pre style='overflow-x:auto; font-size:0.8em'>{text}</pre></details>")
 
 
 def tiny_corpus(folder: str | Path, rooms: int = 10) -> Corpus:

@@ -225,18 +225,18 @@ def visit(request, watch, server):
 def test_gate_explorer_on_its_page(visit):
     page = visit("book/01-listen.html")
     page.wait_for_selector(".dsn-gates[data-state=ready]")
-    drawn = "document.querySelector('.dsn-base').toDataURL()"
+    explorer, drawn = page.locator(".dsn-gates"), "document.querySelector('.dsn-gates .dsn-base').toDataURL()"
     before = page.evaluate(drawn)
-    page.get_by_text("all closed", exact=True).last.click()
+    explorer.get_by_text("all closed", exact=True).last.click()
     assert page.get_attribute(".dsn-gates", "data-mode") == "closed"
     assert page.evaluate(drawn) != before
-    page.locator(".dsn-budget input").fill("1")
+    explorer.locator(".dsn-budget input").fill("1")
     assert page.get_attribute(".dsn-gates", "data-mode") == "dynamic"
-    page.click(".dsn-play")
-    page.wait_for_function("Number(document.querySelector('.dsn-plot').ariaValueNow) > 0.2")
-    page.locator(".dsn-gates select").nth(1).select_option(index=1)
+    explorer.locator(".dsn-play").click()
+    page.wait_for_function("Number(document.querySelector('.dsn-gates .dsn-plot').ariaValueNow) > 0.2")
+    explorer.locator("select").nth(1).select_option(index=1)
     page.wait_for_selector(".dsn-gates[data-state=ready][data-playing=true]")
-    page.click(".dsn-play")
+    explorer.locator(".dsn-play").click()
 
 
 def test_gumbel_playground_on_its_page(visit):

@@ -6,7 +6,7 @@ const MODES = [
   { key: "noisy", name: "noisy", hint: "what the microphone hears" },
   { key: "dynamic", name: "dynamic", hint: "the gates decide, at the chosen budget" },
   { key: "open", name: "all open", hint: "the whole network on every frame" },
-  { key: "closed", name: "all closed", hint: "the static half alone" },
+  { key: "closed", name: "all closed", hint: "the small network alone" },
   { key: "clean", name: "clean", hint: "the speech before noise was added" },
 ];
 const SNR_LOW = -15, SNR_HIGH = 35; // of the axis, dB
