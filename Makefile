@@ -27,7 +27,7 @@ export PYTHONPATH := $(CURDIR)
 export OMP_NUM_THREADS := 1
 # Debugger warnings of the kernels would be printed in every notebook.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
-NOTEBOOKS := $(wildcard book/*.ipynb)
+NOTEBOOKS := $(wildcard index.ipynb book/*.ipynb)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 help:  ## what can be made
@@ -42,7 +42,7 @@ book: $(READY)  ## the book: _build/html/index.html; any warning or failing cell
 test: $(READY)  ## ruff, all tests (with the examples in the docstrings), all notebooks
 	"$(BIN)/ruff" check .
 	"$(BIN)/python" -m pytest -q -n $(JOBS) --dist loadscope --nbval-lax --nbval-cell-timeout=300 \
-	    tests dsn_lite $(if $(NOTEBOOKS),book)
+	    tests dsn_lite $(if $(NOTEBOOKS),index.ipynb book)
 
 lint: $(READY)  ## ruff, spelling, types, and whether the notebooks are stripped of outputs
 	"$(BIN)/ruff" check .

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import html
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter_ns
@@ -21,6 +23,7 @@ import numpy as np
 
 from dsn_lite import audio
 from dsn_lite.audio import clips, noises
+from dsn_lite.errors import InputError
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -34,6 +37,7 @@ BLUE, RUST = "#12508a", "#b54708"
 """The two colours of the book's pictures."""
 _WINDOW, _HOP = 512, 256
 _RESULTS = Path(__file__).parent.parent / "results"
+_ENGINE = Path(__file__).parent / "widgets"
 
 
 def begin(seed: int = 0) -> None:
@@ -169,6 +173,37 @@ def runs(pairs: str) -> dict[str, dict]:
         print(f"results/{pairs}.jsonl is not here")
         return {}
     return read_runs(path)
+
+
+def find_lines(name: str) -> tuple[str, int, list[str]]:
+    """Where the engine of the page defines a function, method or class: file, first line, and its lines with the comment.
+
+    >>> file, first, lines = find_lines("attention")
+    >>> file, lines[0].strip()
+    ('blocks.js', '/** Attention among the bands of the frame, added to y. */')
+    """
+    for file in ("blocks.js", "engine.js"):
+        lines = (_ENGINE / file).read_text(encoding="utf-8").splitlines()
+        pattern = re.compile(rf"( *)(?:class |function |get )?{re.escape(name)}\b.*[{{}}]$")
+        found = ((at, match) for at, line in enumerate(lines) if (match := pattern.match(line)) and len(match[1]) <= 2)
+        for at, match in found:
+            ends = (end for end in range(at, len(lines)) if lines[end] == match[1] + "}")
+            last = at if lines[at].endswith("}") else next(ends)
+            first = at
+            if lines[first - 1].endswith("*/"):
+                first = next(start for start in range(at - 1, -1, -1) if lines[start].lstrip().startswith("/**"))
+            return file, first + 1, lines[first : last + 1]
+    raise InputError(f"no {name!r} in blocks.js and engine.js; give the name of one of their functions or classes")
+
+
+def engine_lines(name: str) -> HTML:
+    """Lines of the page's engine, numbered, to unfold; by the name of a function: `attention`, `groups`, `frame`."""
+    from IPython.display import HTML
+
+    file, first, lines = find_lines(name)
+    title = f"The same in the page: <code>{name}</code>, <code>{file}</code>, lines {first} to {first + len(lines) - 1}"
+    text = "\n".join(f"{first + i:4}  {html.escape(line)}" for i, line in enumerate(lines))
+    return HTML(f"<details><summary>{title}</summary><pre style='overflow-x:auto; font-size:0.8em'>{text}</pre></details>")
 
 
 def tiny_corpus(folder: str | Path, rooms: int = 10) -> Corpus:

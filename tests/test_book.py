@@ -18,18 +18,18 @@ from urllib.parse import unquote, urlsplit
 
 import matplotlib
 import pytest
+import torch
 
 from dsn_lite.audio import clips
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = Path(os.environ.get("DSN_LITE_BOOK", ROOT / "_build" / "html")).resolve()
-NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+FRONT, NOTEBOOKS = ROOT / "index.ipynb", sorted((ROOT / "book").glob("*.ipynb"))
 PAGES = sorted(
     path
     for path in BOOK.rglob("*.html")
     if not {"_static", "_sources"} & set(path.relative_to(BOOK).parts)
-    and not (path == BOOK / "index.html" and "http-equiv" in path.read_text())  # it only sends on to the first page
 )
 MEGABYTES = 4
 
@@ -82,7 +82,7 @@ def chapter(notebook: Path) -> dict:
 
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
 class TestChapters:
-    @every_notebook
+    @pytest.mark.parametrize("notebook", [FRONT, *NOTEBOOKS], ids=lambda path: path.stem)
     def test_form(self, notebook):
         book = json.loads(notebook.read_text())
         assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
@@ -96,6 +96,12 @@ class TestChapters:
         for cell in book["cells"]:
             assert "markdown" in (before, cell["cell_type"]), f"no text before cell {cell['id']}"
             before = cell["cell_type"]
+
+    def test_every_chapter_is_in_the_contents(self):
+        listed = re.findall(r"^root: (\S+)|- file: (\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE)
+        listed = [root or file for root, file in listed]
+        assert listed[0] == FRONT.stem and len(set(listed)) == len(listed)
+        assert {f"book/{notebook.stem}" for notebook in NOTEBOOKS} < set(listed)
 
     @every_notebook
     def test_every_exercise_has_a_solution(self, notebook):
@@ -115,18 +121,18 @@ class TestChapters:
 
     @pytest.mark.parametrize("broken", ["always open", "always closed", "detached"])
     def test_a_broken_gate_turns_the_first_chapter_red(self, broken, monkeypatch):
-        from dsn_lite.engine import TorchEngine, stream
-        from dsn_lite.model import Network
-        from dsn_lite.network import gates
+        from dsn_lite.network.model import Network
 
-        # The compiled engine has a policy of its own; the reference is what can be broken here.
-        monkeypatch.setattr(stream, "make_engine", lambda name, *settings: TorchEngine(*settings))
+        forward, refine, constant = Network.forward, Network.refine, float(broken == "always open")
+
+        def stuck(self, spectrum, gates=None, *state, **shift):
+            pattern = torch.full((*spectrum.shape[:2], len(self.gate_names)), constant)
+            return forward(self, spectrum, pattern if gates is None else gates, *state, **shift)
+
         if broken == "detached":  # shown, but everything runs
-            masked = Network._mask
-            monkeypatch.setattr(Network, "_mask", lambda self, x, gates, state: masked(self, x, 0 * gates + 1, state))
+            monkeypatch.setattr(Network, "refine", lambda self, x, gates, memory: refine(self, x, 0 * gates + 1, memory))
         else:
-            constant = float(broken == "always open")
-            monkeypatch.setattr(gates, "decide", lambda logits, shift=0.0: 0 * logits[..., 0] + constant)
+            monkeypatch.setattr(Network, "forward", stuck)
         with pytest.raises((AssertionError, RuntimeError)):
             run(ROOT / "book" / "01-listen.ipynb")
 
@@ -219,18 +225,18 @@ def visit(request, watch, server):
 def test_gate_explorer_on_its_page(visit):
     page = visit("book/01-listen.html")
     page.wait_for_selector(".dsn-gates[data-state=ready]")
-    drawn = "document.querySelector('.dsn-base').toDataURL()"
+    explorer, drawn = page.locator(".dsn-gates"), "document.querySelector('.dsn-gates .dsn-base').toDataURL()"
     before = page.evaluate(drawn)
-    page.get_by_text("all closed", exact=True).last.click()
+    explorer.get_by_text("all closed", exact=True).last.click()
     assert page.get_attribute(".dsn-gates", "data-mode") == "closed"
     assert page.evaluate(drawn) != before
-    page.locator(".dsn-budget input").fill("1")
+    explorer.locator(".dsn-budget input").fill("1")
     assert page.get_attribute(".dsn-gates", "data-mode") == "dynamic"
-    page.click(".dsn-play")
-    page.wait_for_function("Number(document.querySelector('.dsn-plot').ariaValueNow) > 0.2")
-    page.locator(".dsn-gates select").nth(1).select_option(index=1)
+    explorer.locator(".dsn-play").click()
+    page.wait_for_function("Number(document.querySelector('.dsn-gates .dsn-plot').ariaValueNow) > 0.2")
+    explorer.locator("select").nth(1).select_option(index=1)
     page.wait_for_selector(".dsn-gates[data-state=ready][data-playing=true]")
-    page.click(".dsn-play")
+    explorer.locator(".dsn-play").click()
 
 
 def test_gumbel_playground_on_its_page(visit):
@@ -275,8 +281,6 @@ def test_block_viewer_on_its_page(visit):
 
 def test_speak_to_it_on_the_front_page(visit):
     """The first page answers before it is asked, above the fold of a small screen, and takes a file."""
-    if not (BOOK / "index.html").exists() or "http-equiv" in (BOOK / "index.html").read_text():
-        pytest.skip("the front page of this book only sends on (root in _toc.yml)")
     page = visit("index.html")
     page.set_viewport_size({"width": 1280, "height": 800})
     page.wait_for_selector(".dsn-speak[data-state=ready]")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dsn_lite import book
+from dsn_lite.errors import InputError
 
 matplotlib.use("Agg")
 CHAPTERS = sorted((Path(__file__).parents[1] / "book").glob("*.ipynb"))
@@ -109,6 +110,28 @@ def test_results_are_read_by_their_kind(tmp_path, monkeypatch, capsys):
     assert book.results("a.json") == {"x": 1} and book.results("a.jsonl") == [{"x": 1}, {"x": 2}]
     assert book.results("a.csv") == [{"x": "1", "y": "2"}]
     assert book.results("b.json") is None and "results/b.json is not here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [(name, "blocks.js") for name in ("convolution", "attention", "pair", "recurrent", "groups", "zeros", "join")]
+    + [(name, "engine.js") for name in ("Engine", "frame", "ask", "synthesise")],
+)
+def test_lines_of_the_engine(name, file):
+    found, first, lines = book.find_lines(name)
+    whole = (Path(book.__file__).parent / "widgets" / file).read_text().splitlines()
+    assert found == file and whole[first - 1 : first - 1 + len(lines)] == lines
+    text = "\n".join(lines)
+    assert text.count("{") == text.count("}") > 0 and lines[-1].endswith("}")
+    assert f" {name}" in " " + lines[0] + lines[1 if len(lines) > 1 else 0] + lines[min(2, len(lines) - 1)]
+    shown = book.engine_lines(name).data
+    assert f"<code>{file}</code>, lines {first} to {first + len(lines) - 1}" in shown
+    assert f"{first:4}  " in shown and "<script" not in shown
+
+
+def test_what_the_engine_has_not_is_an_error():
+    with pytest.raises(InputError, match="no 'soften'"):
+        book.find_lines("soften")
 
 
 def test_a_corpus_to_try_with(tmp_path):

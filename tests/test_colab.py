@@ -32,6 +32,12 @@ def test_a_chapter_behind_its_setup(written, chapter):
     assert f"git clone --quiet --depth 1 --branch main {URL} /content/project" in setup.source
 
 
+def test_the_front_page_too(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "colab.py", ROOT / "index.ipynb", tmp_path, "--url", URL]
+    subprocess.run(command, check=True)
+    assert "colab-setup" in [cell.id for cell in nbformat.read(tmp_path / "index.ipynb", as_version=4).cells]
+
+
 def test_setup_is_python_and_installs_what_chapters_import(written):
     setup = nbformat.read(written / CHAPTERS[0].name, as_version=4).cells[2].source
     plain = re.sub(r"^( *)[!%].*$", r"\1pass", setup, flags=re.M)  # commands of IPython

@@ -58,6 +58,13 @@ WIDGETS = """\
 The interactive pictures of the book; they need `pip install 'dsn-lite[book]'`.
 
 ```{eval-rst}
+.. py:module:: dsn_lite.widgets.speak
+
+.. autofunction:: book_clips
+
+.. autoclass:: SpeakToIt
+   :members: figure
+
 .. py:module:: dsn_lite.widgets.gate_explorer
 
 .. autofunction:: frame_snr
@@ -121,14 +128,6 @@ def page() -> str:
         about = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))) or ""
         parts.append(f"## `dsn_lite.{room}`\n\n{about.splitlines()[0]}\n")
         parts += map(automodule, modules(room))
-    flat = [
-        path.stem for path in sorted(PACKAGE.glob("*.py"))
-        if path.stem not in ("errors", "settings", "zoo", "book", "cli", "kernel") and not path.stem.startswith("_")
-    ]  # fmt: skip
-    if flat:
-        parts.append("## The network of before\n")
-        parts += [automodule(name) for name in flat]
-        parts += [automodule("blocks")] if (PACKAGE / "blocks").exists() else []
     parts.append("## By name, and for the chapters\n")
     parts += [automodule("zoo", ":exclude-members: load, available"), automodule("book")]
     return "\n".join([*parts, WIDGETS])

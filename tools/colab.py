@@ -31,15 +31,15 @@ def with_setup(notebook: nbformat.NotebookNode, url: str, branch: str) -> nbform
 
 
 def main() -> None:
-    """Write all chapters of a folder."""
+    """Write all chapters of a folder, or one notebook."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", type=Path, help="folder of the chapters")
+    parser.add_argument("notebooks", type=Path, help="folder of the chapters, or one notebook")
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--url", required=True, help="address that git clones from")
     parser.add_argument("--branch", default="main", help="what it checks out (default: %(default)s)")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(given.notebooks.glob("*.ipynb")):
+    for path in sorted(given.notebooks.glob("*.ipynb")) or [given.notebooks]:
         notebook = with_setup(nbformat.read(path, as_version=4), given.url, given.branch)
         nbformat.write(notebook, given.out / path.name)
 

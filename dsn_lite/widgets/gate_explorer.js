@@ -6,7 +6,7 @@ const MODES = [
   { key: "noisy", name: "noisy", hint: "what the microphone hears" },
   { key: "dynamic", name: "dynamic", hint: "the gates decide, at the chosen budget" },
   { key: "open", name: "all open", hint: "the whole network on every frame" },
-  { key: "closed", name: "all closed", hint: "the static half alone" },
+  { key: "closed", name: "all closed", hint: "the small network alone" },
   { key: "clean", name: "clean", hint: "the speech before noise was added" },
 ];
 const SNR_LOW = -15, SNR_HIGH = 35; // of the axis, dB
@@ -29,7 +29,7 @@ function unpack(scene, data, costs, closed) {
     ...scene, points,
     seconds: scene.samples / RATE,
     snrs: new Float32Array(bytes(scene.snr_at)),
-    margins: new Int16Array(bytes(scene.margins_at)),
+    margins: new Float32Array(bytes(scene.margins_at)),
     sounds: { noisy: bytes(scene.noisy_at), clean: bytes(scene.clean_at),
       ...Object.fromEntries(points.map((point, i) => [i, point.sound])) },
   };
@@ -304,9 +304,9 @@ function render({ model, el }) {
   /** Words for the lane `k` at frame `t`: a full sentence, or what fits beside the pointer. */
   function gateWords(k, t, brief = false) {
     const point = scene.points[shown()], isOpen = point.gates[t * lanes + k];
-    const margin = scene.margins[t * lanes + k] / 256 + (point.shift ?? 0);
-    const p = point.shift === null ? "" : `, probability ${(1 / (1 + Math.exp(-margin))).toFixed(2)}`;
-    if (brief) return `${gates[k].name}: ${isOpen ? "open" : "closed"}${p.replace("probability", "p")}`;
+    const margin = scene.margins[t * lanes + k] + (point.shift ?? 0);
+    const p = point.shift === null ? "" : `, margin ${minus(margin.toFixed(3))}`;
+    if (brief) return `${gates[k].name}: ${isOpen ? "open" : "closed"}${p}`;
     return `${gates[k].name}, frame ${t} (${(t * FRAME).toFixed(2)} s): ${isOpen ? "open" : "closed"}${p}; ` +
       `when open it adds ${gates[k].mmacs.toFixed(1)} MMAC/s`;
   }

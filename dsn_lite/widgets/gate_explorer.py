@@ -152,7 +152,7 @@ class GateExplorer(Widget):
     scenes = traitlets.List().tag(sync=True)
     """One dict a scene; values that end in `_at` are [offset, length] in `data`."""
     data = traitlets.Bytes().tag(sync=True)
-    """Sounds (FLAC, 16 kHz), gates (bits), margins (int16, 1/256), SNR (float32), little-endian."""
+    """Sounds (FLAC, 16 kHz), gates (bits), margins and SNR (float32), little-endian."""
 
     def __init__(self, scenes: Sequence[Scene], network: Network):
         if not scenes:
@@ -221,13 +221,12 @@ class _Pack(Pack):
         if scene.clip not in self._clean:  # shared by all SNRs
             self._clean[scene.clip] = self.sound(scene.clean, self.gain)
         snr = frame_snr(scene.clean, scene.noisy - scene.clean)
-        margins = np.clip(np.round(scene.margins * 256), -32768, 32767)
         return {
             "clip": scene.clip, "snr": scene.snr, "frames": len(snr), "samples": len(scene.noisy),
             "si_sdr": si_sdr(scene.clean, scene.noisy),
             "clean_at": self._clean[scene.clip], "noisy_at": self.sound(scene.noisy, self.gain),
             "snr_at": self.add(snr.astype("<f4").tobytes()),
-            "margins_at": self.add(margins.astype("<i2").tobytes()),
+            "margins_at": self.add(scene.margins.astype("<f4").tobytes()),
             "points": [self._point(point) for point in scene.points],
         }  # fmt: skip
 

@@ -96,8 +96,8 @@ def test_packed_is_what_was_computed(network, material, explorer):
             np.frombuffer(part(explorer, packed["snr_at"]), "<f4"),
             frame_snr(scene.clean, scene.noisy - scene.clean),
         )
-        margins = np.frombuffer(part(explorer, packed["margins_at"]), "<i2").reshape(frames, lanes) / 256
-        np.testing.assert_allclose(margins, scene.margins, atol=1 / 256)
+        margins = np.frombuffer(part(explorer, packed["margins_at"]), "<f4").reshape(frames, lanes)
+        np.testing.assert_array_equal(margins, scene.margins)
         for point, packed_point in zip(scene.points, packed["points"], strict=True):
             bits = np.frombuffer(part(explorer, packed_point["gates_at"]), np.uint8)
             unpacked = np.unpackbits(bits, bitorder="little")[: frames * lanes].reshape(frames, lanes)
@@ -218,12 +218,12 @@ def test_slider_and_lists_choose(shown, explorer):
     assert f"{last['si_sdr']:.1f} dB".replace("-", "\u2212") in words()
 
 
-def test_pointer_names_gate_frame_and_probability(shown, explorer):
+def test_pointer_names_gate_frame_and_margin(shown, explorer):
     shown.locator(".dsn-budget input").fill("1")  # a point at which the policy decides
     frames, scene = explorer.scenes[0]["frames"], explorer.scenes[0]
     point = scene["points"][1]
     bits = np.unpackbits(np.frombuffer(part(explorer, point["gates_at"]), np.uint8), bitorder="little")
-    margins = np.frombuffer(part(explorer, scene["margins_at"]), "<i2").reshape(frames, -1) / 256
+    margins = np.frombuffer(part(explorer, scene["margins_at"]), "<f4").reshape(frames, -1)
     for lane, share in ((0, 0.3), (4, 0.5), (9, 0.8)):
         shown.mouse.move(*place(shown, lane, share))
         words = shown.locator(".dsn-readout").text_content()
@@ -231,8 +231,8 @@ def test_pointer_names_gate_frame_and_probability(shown, explorer):
         assert abs(frame - share * frames) < 2
         assert words.startswith(explorer.gates[lane]["name"])
         assert ("open" if bits[frame * len(explorer.gates) + lane] else "closed") == words.split(": ")[1].split(",")[0]
-        probability = 1 / (1 + np.exp(-margins[frame, lane] - point["shift"]))
-        assert f"probability {probability:.2f}" in words
+        margin = margins[frame, lane] + point["shift"]
+        assert f"margin {margin:.3f}".replace("-", "−") in words
 
 
 def test_click_and_keys_move_the_play_head(shown, explorer):
