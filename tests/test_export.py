@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from dsn_lite.export import OnnxEngine
 
 from dsn_lite import cli, export, zoo
 from dsn_lite.engine import Stream, TorchEngine
 from dsn_lite.errors import InputError
-from dsn_lite.export import OnnxEngine
-from dsn_lite.model import GATES
+from dsn_lite.network.model import GATES
 from dsn_lite.network.weights import WEIGHTS, save
 
 onnx = pytest.importorskip("onnx")

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsn_lite.engine import Stream, TorchEngine
-from dsn_lite.model import GATES
+from dsn_lite.network.model import GATES
 
 pytest.importorskip("numba")
-from dsn_lite import kernel
 from dsn_lite.kernel import KernelEngine
+
+from dsn_lite import kernel
 
 ALL = [("tiny", "gated"), ("base", "gated"), ("base", "always"), ("base", "absent"), ("tiny", "always"), ("paper", "gated")]
 
@@ -209,8 +210,8 @@ import shutil, sys
 import numpy as np
 from pathlib import Path
 from dsn_lite import Stream, kernel
-from dsn_lite.config import Config
-from dsn_lite.model import Network
+from dsn_lite.network.config import Config
+from dsn_lite.network.model import Network
 
 cache = kernel.run.stats.cache_path
 print(Path(kernel.__file__).parent, cache, sep="\\n")

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 import dsn_lite
 from dsn_lite import zoo
-from dsn_lite.config import Config
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
 from dsn_lite.network import weights
+from dsn_lite.network.config import Config
+from dsn_lite.network.model import Network
 
 TINY = Config.preset("tiny")
 

@@ -15,9 +15,9 @@ import torch
 import dsn_lite
 from dsn_lite import audio, cli, zoo
 from dsn_lite.commands import enhance, models
-from dsn_lite.config import Config
 from dsn_lite.engine import stream as streaming
-from dsn_lite.model import Network
+from dsn_lite.network.config import Config
+from dsn_lite.network.model import Network
 from dsn_lite.network.weights import save as save_weights
 
 ROOT = Path(dsn_lite.__file__).parents[1]

@@ -203,8 +203,8 @@ def test_jobs_do_not_change_the_results(tmp_path):
     """With the real metrics and the real network: both must survive the way to another process."""
     folder = make_folder(tmp_path, voices=1)
     torch = pytest.importorskip("torch")
-    from dsn_lite.config import Config
-    from dsn_lite.model import Network
+    from dsn_lite.network.config import Config
+    from dsn_lite.network.model import Network
 
     torch.manual_seed(0)
     network = Network(Config.preset("tiny")).eval()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from dsn_lite.training.former import Trainer, Training
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -23,7 +24,6 @@ from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.statistics import spearman
 from dsn_lite.training import labels
-from dsn_lite.training.former import Trainer, Training
 from dsn_lite.training.run_files import CHECKPOINT, LOG, read_log
 
 NETWORK = {
