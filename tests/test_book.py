@@ -116,8 +116,8 @@ class TestChapters:
     @pytest.mark.parametrize("broken", ["always open", "always closed", "detached"])
     def test_a_broken_gate_turns_the_first_chapter_red(self, broken, monkeypatch):
         from dsn_lite.engine import TorchEngine, stream
+        from dsn_lite.model import Network
         from dsn_lite.network import gates
-        from dsn_lite.network.model import Network
 
         # The compiled engine has a policy of its own; the reference is what can be broken here.
         monkeypatch.setattr(stream, "make_engine", lambda name, *settings: TorchEngine(*settings))

@@ -50,7 +50,7 @@ def streamed(stream: Stream, wave: np.ndarray, cuts: list[int]) -> np.ndarray:
 def test_any_chunking_and_any_gates_equal_offline(random_network, engine, samples, cuts, seed, preset):
     network, wave = random_network(preset), noise(samples, seed)
     frames = -(-samples // 256) + 1
-    gates = np.random.default_rng(seed).integers(0, 2, (frames, 10)).astype(np.uint8)
+    gates = np.random.default_rng(seed).integers(0, 2, (frames, 8)).astype(np.uint8)
     expected = offline(network, wave, gates)
     output = streamed(Stream(network, policy=gates, engine=engine), wave, [cut for cut in cuts if cut <= samples])
     assert output.shape == wave.shape and output.dtype == np.float32
@@ -95,7 +95,7 @@ def test_latency_is_one_window(random_network, engine):
         assert fed - out < 512
     changed = wave.copy()
     changed[2048] += 1
-    gates = np.ones((17, 10), np.uint8)
+    gates = np.ones((17, 8), np.uint8)
     before, after = (streamed(Stream(network, policy=gates, engine=engine), w, []) for w in (wave, changed))
     moved = np.flatnonzero(before != after)
     assert 2048 - 512 < moved[0] <= 2048
@@ -156,7 +156,7 @@ def test_a_bad_chunk_leaves_the_stream_as_it_was(random_network):
 def test_nothing_in_nothing_out(random_network):
     stream = Stream(random_network())
     assert len(stream.feed(np.zeros(0, np.float32))) == 0 and len(stream.flush()) == 0
-    assert stream.take_gates().shape == (0, 10)
+    assert stream.take_gates().shape == (0, 8)
 
 
 def test_wrong_choices(random_network):
@@ -165,9 +165,9 @@ def test_wrong_choices(random_network):
         Stream(network, engine="fast")
     with pytest.raises(InputError, match="learned, open or closed"):
         Stream(network, policy="loud")
-    with pytest.raises(InputError, match=r"\[frames, 10\]"):
+    with pytest.raises(InputError, match=r"\[frames, 8\]"):
         Stream(network, policy=np.zeros((5, 3)))
-    stream = Stream(network, policy=np.zeros((2, 10), np.uint8))
+    stream = Stream(network, policy=np.zeros((2, 8), np.uint8))
     with pytest.raises(InputError, match="the signal has more"):
         stream.feed(noise(4000))
 

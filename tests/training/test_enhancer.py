@@ -66,7 +66,7 @@ def test_killed_and_resumed_equals_uninterrupted(way, trunk, corpus, tmp_path):
 
 
 RECIPE = """
-task: trunk
+task: enhance
 network: {preset: tiny}
 steps: 3
 batch: 4

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from dsn_lite import macs
 from dsn_lite.audio import clips, noises
 from dsn_lite.audio.levels import mix_at_snr
 from dsn_lite.audio.spectral import BINS, FRAMES_PER_SECOND
+from dsn_lite.config import Config
 from dsn_lite.errors import InputError
-from dsn_lite.network import macs
-from dsn_lite.network.config import Config
-from dsn_lite.network.model import Network
+from dsn_lite.model import Network
 
 anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed")
 from dsn_lite.widgets import block_viewer as module  # noqa: E402
