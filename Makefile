@@ -55,8 +55,8 @@ zip: book  ## to take along: the pages, readable offline, and the notebooks, in 
 	"$(BIN)/python" tools/zip_book.py _build/html "_build/dsn-lite-book-$(VERSION).zip"
 	"$(BIN)/python" tools/zip_book.py book "_build/dsn-lite-notebooks-$(VERSION).zip"
 
-evidence: $(READY)  ## results/ of the shipped weights, what is missing or older: make evidence PAIRS=... MANIFEST=...
-	"$(BIN)/python" tools/evidence.py "$(PAIRS)" "$(MANIFEST)"
+evidence: $(READY)  ## results/ of the shipped weights, what is missing or older: make evidence PAIRS=... STREAMS=... MANIFEST=...
+	"$(BIN)/python" tools/evidence.py "$(PAIRS)" "$(STREAMS)" "$(MANIFEST)"
 
 clean:  ## remove what was built; .venv and runs stay
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

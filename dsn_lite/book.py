@@ -160,6 +160,17 @@ def results(name: str) -> Any:
     return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
+def runs(pairs: str) -> dict[str, dict]:
+    """The evaluations of results/ on a set of pairs, "test" or "streams", by network or network-policy; empty: not here."""
+    from dsn_lite.evaluation import read_runs
+
+    path = _RESULTS / f"{pairs}.jsonl"
+    if not path.exists():
+        print(f"results/{pairs}.jsonl is not here")
+        return {}
+    return read_runs(path)
+
+
 def tiny_corpus(folder: str | Path, rooms: int = 10) -> Corpus:
     """A corpus in a folder: a clip and a noise to train with, one of each to validate with, and few rooms."""
     from dsn_lite.data import Corpus, Entry, write_manifest

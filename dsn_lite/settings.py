@@ -257,5 +257,5 @@ def read_yaml(path: str | Path) -> dict:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path}: holds no table of options; see configs/ for examples")
+        raise InputError(f"{path}: holds no table of options; see recipes/ for examples")
     return values

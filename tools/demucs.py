@@ -1,8 +1,6 @@
 """Compare the routed DEMUCS with its own constant widths at equal MACs, from the evaluations under results/.
 
-    dsn-lite evaluate PAIRS --model slim-demucs --width 0.25 --json results/test-slim-demucs-width-0.25.json     each width
-    dsn-lite evaluate PAIRS --model slim-demucs --budget 0.1 --json results/test-slim-demucs-budget-0.1.json     each target
-    python tools/demucs.py                                         results/slim-demucs.json and slim-demucs.png
+    python tools/demucs.py             results/slim-demucs.json and slim-demucs.png, from results/test.jsonl
 
 The rival of a routed target is a constant width of the same mean MACs. Between two widths its score on a file is
 interpolated between theirs at that cost, as if one of them were taken at random for each file. Differences are paired over
@@ -19,7 +17,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dsn_lite.evaluation import METRICS, mean_ci
+from dsn_lite.evaluation import METRICS, mean_ci, read_runs
 from dsn_lite.evaluation.provenance import provenance
 from dsn_lite.slimmable.separator.evaluate import interpolated
 
@@ -29,11 +27,9 @@ SHOWN = (("pesq", "PESQ"), ("si_sdr", "SI-SDR, dB"), ("stoi", "STOI"), ("ovrl", 
 
 def read(kind: str) -> dict[float, dict]:
     """Evaluations by width or by target, rising."""
-    found = {
-        float(path.stem.rsplit("-", 1)[1]): json.loads(path.read_text())
-        for path in RESULTS.glob(f"test-slim-demucs-{kind}-*.json")
-    }
-    return dict(sorted(found.items()))
+    before = f"slim-demucs-{kind}-"
+    runs = read_runs(RESULTS / "test.jsonl")
+    return dict(sorted((float(name.removeprefix(before)), runs[name]) for name in runs if name.startswith(before)))
 
 
 def column(values: dict, key: str) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Do the gates mean something? What they answer to on recordings whose speech and noise are known apart.
 
-    python tools/meaning.py PAIRS mgt-dsn dsn --json results/meaning.json
+    python tools/meaning.py PAIRS benefit mgt-dsn --json results/meaning-test.json
 
 The noise of a pair is noisy minus clean. A frame has speech where the clean signal is within 35 dB of its loud frames (95th
 percentile), and a burst where the noise is 6 dB above its own median over the recording. That makes four kinds of frames.
-Also: rank correlations with their intervals, and how far each activation is from the target that the guidance sets.
+Also: rank correlations of the activation with the SNR and the OVRL of the input, and a linear probe: a least-squares sum of
+the gates, fitted on every other recording, that is to tell speech from the rest on the others (area under the ROC curve).
 Draws the same as a picture beside the JSON.
 """
 
@@ -18,14 +19,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy.stats import rankdata
 from tqdm import tqdm
 
 from dsn_lite import audio
 from dsn_lite.audio.spectral import SAMPLE_RATE
-from dsn_lite.evaluation import frame_levels, gate_shares, mean_ci, pairs, spearman
+from dsn_lite.evaluation import dnsmos, frame_levels, gate_shares, mean_ci, pairs, spearman
 from dsn_lite.evaluation.provenance import provenance
 from dsn_lite.evaluation.statistics import BOOTSTRAP
-from dsn_lite.training.guidance import Guidance
 from dsn_lite.zoo import load
 
 KINDS = ("silence", "noise burst", "speech", "speech in a burst")
@@ -49,49 +50,52 @@ def interval(values: list[tuple[float, float]]) -> dict:
     return {"rank": spearman(x, y), "ci": [round(float(v), 4) for v in np.percentile(again, (2.5, 97.5))]}
 
 
-def measure(name: str, folder: Path, results: Path) -> dict:
+def probe(fitted: list[tuple[np.ndarray, np.ndarray]], tried: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Area under the ROC curve of a linear probe that finds speech in gates; each item is gates [T, K] and speech [T].
+
+    >>> rng = np.random.default_rng(0)
+    >>> speech = [rng.random(500) < 0.5 for _ in range(4)]
+    >>> items = [(np.stack([s, rng.random(500) < 0.5], 1).astype(float), s) for s in speech]
+    >>> probe(items[:2], items[2:])
+    1.0
+    """
+    gates, speech = (np.concatenate([item[i] for item in fitted]).astype(float) for i in (0, 1))
+    weights, *_ = np.linalg.lstsq(np.column_stack([gates, np.ones(len(gates))]), speech, rcond=None)
+    gates, speech = (np.concatenate([item[i] for item in tried]) for i in (0, 1))
+    ranks = rankdata(gates @ weights[:-1])
+    positive = int(speech.sum())
+    area = (ranks[speech.astype(bool)].sum() - positive * (positive + 1) / 2) / (positive * (len(speech) - positive))
+    return round(float(area), 4)
+
+
+def measure(name: str, folder: Path) -> dict:
     """What one network's gates do on the pairs of a folder."""
     network = load(name, kinds=("enhancer",))
     shares = gate_shares(network)
-    scored = json.loads((results / f"test-{name}.json").read_text())
-    files = {row["file"]: row for row in scored["per_file"]}
+    rows = []
+    heard: list[tuple[np.ndarray, np.ndarray]] = []
     means: dict[str, list] = {kind: [] for kind in KINDS}
     rates: dict[str, list] = {kind: [] for kind in KINDS}
     for pair in tqdm(pairs(folder)[0], desc=name):
         clean, noisy = (audio.read(path).wave.mean(axis=0) for path in (pair.clean, pair.noisy))  # all are at 16 kHz
-        gates = network.enhance(noisy, SAMPLE_RATE).gates
-        kinds = frame_kinds(clean, noisy - clean)
+        result = network.enhance(noisy, SAMPLE_RATE)
+        gates, kinds = result.gates, frame_kinds(clean, noisy - clean)
+        heard.append((gates[: len(kinds)], kinds >= 2))
+        rows.append((pair.snr_db, dnsmos.score(noisy)["ovrl"][0], result.activation))
         for index, kind in enumerate(KINDS):
             of_kind = gates[: len(kinds)][kinds == index]
             if len(of_kind) >= 10:
                 rates[kind].append(of_kind.mean(axis=0))
                 means[kind].append(float(of_kind.mean(axis=0) @ shares))
-    rows = list(files.values())
-    result: dict = {"kinds": {}, "gates": {}}
+    found: dict = {"kinds": {}, "gates": {}, "probe_auc": probe(heard[::2], heard[1::2])}
     for kind in KINDS:
         mean, ci, _ = mean_ci(means[kind])
-        result["kinds"][kind] = {"activation": mean, "ci": ci, "files": len(means[kind])}
+        found["kinds"][kind] = {"activation": mean, "ci": ci, "files": len(means[kind])}
     for index, gate in enumerate(network.gate_names):
-        result["gates"][gate] = {kind: round(float(np.mean([r[index] for r in rates[kind]])), 4) for kind in KINDS}
-    result["with_snr"] = interval([(row["snr_db"], row["activation"]) for row in rows])
-    result["with_ovrl"] = interval([(row["noisy"]["ovrl"], row["activation"]) for row in rows])
-    result["within_snr"] = {
-        f"{snr:g}": interval([(r["noisy"]["ovrl"], r["activation"]) for r in rows if r["snr_db"] == snr])
-        for snr in sorted({row["snr_db"] for row in rows})
-    }
-    guidance = network.card.get("guidance")
-    if guidance:
-        target = Guidance(**guidance).target(np.array([row["noisy"]["ovrl"] for row in rows]))
-        missed = np.array([row["activation"] for row in rows]) - target
-        result["target"] = {
-            "mean_target": round(float(target.mean()), 4), "mean_activation": scored["activation"],
-            "missed": round(float(np.abs(missed).mean()), 4), "bias": round(float(missed.mean()), 4),
-            "by_snr": {
-                f"{snr:g}": round(float(missed[[r["snr_db"] == snr for r in rows]].mean()), 4)
-                for snr in sorted({row["snr_db"] for row in rows})
-            },
-        }  # fmt: skip
-    return result
+        found["gates"][gate] = {kind: round(float(np.mean([r[index] for r in rates[kind]])), 4) for kind in KINDS}
+    found["with_snr"] = interval([(snr, activation) for snr, _, activation in rows])
+    found["with_ovrl"] = interval([(ovrl, activation) for _, ovrl, activation in rows])
+    return found
 
 
 def picture(found: dict, path: Path) -> None:
@@ -120,10 +124,10 @@ def main() -> int:
     """Measure, write the JSON and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path)
-    parser.add_argument("models", nargs="+", help="networks whose results/test-NAME.json is there")
-    parser.add_argument("--json", type=Path, default=Path("results/meaning.json"))
+    parser.add_argument("models", nargs="+", help="networks with gates")
+    parser.add_argument("--json", type=Path, default=Path("results/meaning-test.json"))
     args = parser.parse_args()
-    found = {name: measure(name, args.pairs, args.json.parent) for name in args.models}
+    found = {name: measure(name, args.pairs) for name in args.models}
     record = {
         "rule": " ".join(__doc__.split("\n\n")[2].split()), "kinds": list(KINDS), "models": found, **provenance(("torch",))
     }

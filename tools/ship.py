@@ -1,7 +1,7 @@
 """Put the weights of a finished run into the package, with a card that says where they come from and what they score.
 
-    python tools/ship.py RUN mgt-dsn --data manifest.csv   weights, card, graph of the default into dsn_lite/weights/
-    python tools/ship.py --figures                         figures of results/test-NAME.json into the cards
+    python tools/ship.py RUN benefit --data manifest.csv   weights, card, graph of the default into dsn_lite/weights/
+    python tools/ship.py --figures                         figures of results/test.jsonl into the cards
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from dsn_lite.data.manifest import read_manifest
 from dsn_lite.engine import onnx
+from dsn_lite.evaluation import read_runs
 from dsn_lite.evaluation.provenance import commit
+from dsn_lite.network.cut import small_alone, without_gates
 from dsn_lite.network.macs import count
 from dsn_lite.network.weights import WEIGHTS, save
 from dsn_lite.zoo import DEFAULT, load
@@ -50,18 +52,18 @@ def sources(manifest: Path) -> list[dict]:
     ]
 
 
-def ship(run: Path, name: str, manifest: Path, note: str, soften: float) -> None:
+def ship(run: Path, name: str, manifest: Path, note: str, cut: str | None) -> None:
     """Copy the weights, complete the card, keep the log under results/."""
     network = load(run / "model.safetensors")
-    if soften:
-        network.soften(soften)
+    if cut:
+        network = {"open": without_gates, "small": small_alone}[cut](network)
     counted = count(network)
     training = network.card["training"]
-    if training["start_from"]:
-        training["start_from"] = Path(training["start_from"]).name  # no folders of this machine
+    if training["start_from"]:  # no folders of this machine
+        training["start_from"] = "/".join(Path(training["start_from"]).parts[-2:])
     card = {
         **network.card, "name": name, "licence": "MIT", "note": note,
-        **({"softened": soften} if hasattr(network, "soften") else {}), "data": sources(manifest),
+        "data": sources(manifest),
         "counted": {"open": counted.open, "closed": counted.closed, "parameters": counted.parameters},
         "commit": commit(),
     }  # fmt: skip
@@ -73,13 +75,13 @@ def ship(run: Path, name: str, manifest: Path, note: str, soften: float) -> None
 
 def add_figures() -> None:
     """Write the figures of the test set into every card that has a file of results."""
+    runs = read_runs(RESULTS / "test.jsonl")
     for path in sorted(WEIGHTS.glob("*.json")):
-        result = RESULTS / f"test-{path.stem}.json"
-        if not result.exists():
+        if path.stem not in runs:
             continue
-        card, values = json.loads(path.read_text()), json.loads(result.read_text())
+        card, values = json.loads(path.read_text()), runs[path.stem]
         card["metrics"] = {
-            "set": "the fixed test set, 144 pairs at -5 to 25 dB", "from": f"results/{result.name}",
+            "set": "the fixed test set, 144 pairs at -5 to 25 dB", "from": "results/test.jsonl",
             **{name: values[name] for name in FIGURES}, "noisy": {name: values["noisy"][name] for name in FIGURES[1:8]},
         }  # fmt: skip
         path.write_text(json.dumps(card, indent=1) + "\n")
@@ -92,13 +94,13 @@ def main() -> int:
     parser.add_argument("name", nargs="?")
     parser.add_argument("--data", type=Path, metavar="MANIFEST")
     parser.add_argument("--note", default="", help="one sentence for the card")
-    parser.add_argument("--soften", type=float, default=0.0, metavar="SHARE", help="see Network.soften and tools/soften.py")
+    parser.add_argument("--cut", choices=("open", "small"), help="without gates: all always on, or the small network")
     parser.add_argument("--figures", action="store_true")
     args = parser.parse_args()
     if args.figures:
         add_figures()
     elif args.run and args.name and args.data:
-        ship(args.run, args.name, args.data, args.note, args.soften)
+        ship(args.run, args.name, args.data, args.note, args.cut)
     else:
         parser.error("give RUN NAME --data MANIFEST, or --figures")
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dsn_lite.commands._files import Outputs
 
-_POLICIES = ("learned", "open", "closed", "random", "frozen", "snr", "energy")
+_POLICIES = ("learned", "open", "closed", "random", "frozen", "snr", "energy", "other", "shifted", "known")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -30,7 +30,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--policy",
         choices=_POLICIES,
         default="learned",
-        help="who decides the gates; random, frozen, snr (an oracle) and energy have the mean activation of learned",
+        help="who decides the gates; from random on with the mean activation of learned: drawn at random, one frozen "
+        "set, by SNR (an oracle), by energy, of another recording, two seconds late, by the gain known afterwards (a "
+        "ceiling)",
     )
     parser.add_argument(
         "--budget", type=float, metavar="B", help="mean activation wanted, 0 to 1 (default: as trained)"

@@ -6,10 +6,12 @@ from dsn_lite._names import find, listed
 
 _HOMES = {
     "folders": "Pair pairs read_pair",
+    "benefit": "Terms gain",
     "metrics": "pesq_wb si_sdr stoi",
     "rivals": (
         "POLICIES WIDTH_POLICIES Plan energy_threshold frame_levels frozen_pattern gate_shares snr_patterns"
     ),
+    "runs": "read_runs write_run",
     "scoring": "Identity evaluate score",
     "statistics": "COSTS METRICS SNR_GROUPS mean_ci paired_difference spearman verdict",
 }

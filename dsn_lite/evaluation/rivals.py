@@ -6,13 +6,14 @@ Where they score like the learned one, the policy has learnt nothing that a fixe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from dsn_lite.audio.spectral import SAMPLE_RATE, frame_count, stft
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE, frame_count, stft
+from dsn_lite.evaluation.benefit import gain
 from dsn_lite.evaluation.folders import Pair, read_pair
 
 POLICIES = {
@@ -29,10 +30,18 @@ POLICIES = {
         "every gate open on the loud frames and closed on the others: one threshold for all files, in dB relative to the "
         "file's mean, with the learned mean activation"
     ),
+    "other": "the learned gates of another recording: the next one by name, from the beginning as often as is needed",
+    "shifted": "the learned gates of the same recording, two seconds late; what is left over at the end comes first",
+    "known": (
+        "a ceiling that knows the clean speech: every gate open on the frames where opening gains most, one threshold for "
+        "all files, with the learned mean activation"
+    ),
 }
-"""Gate policies and what they do; the last four have the mean activation of the learned one."""
+"""Gate policies and what they do; those from `random` on have the mean activation of the learned one."""
 
 EQUAL = tuple(POLICIES)[3:]
+LATE = round(2 * FRAMES_PER_SECOND)
+"""Frames by which `shifted` gates are late."""
 
 WIDTH_POLICIES = {
     "learned": "the widths that the router decides",
@@ -46,8 +55,8 @@ WIDTH_POLICIES = {
 class Plan:
     """Which gates a file gets.
 
-    Those of the model itself (``policy``), one ``pattern`` [K], drawn with ``rates`` [K], or all on the frames whose level
-    is over a ``threshold`` in dB (see :func:`frame_levels`).
+    Those of the model itself (``policy``), one ``pattern`` [K], drawn with ``rates`` [K], all on the frames whose level
+    is over a ``threshold`` in dB (see :func:`frame_levels`), or ``given`` [T, K].
     """
 
     policy: str | float = "learned"
@@ -56,6 +65,7 @@ class Plan:
     rates: np.ndarray | None = None
     seed: int = 0
     threshold: float | None = None
+    given: np.ndarray | None = None
 
     def gates(self, name: str, noisy: np.ndarray, count: int) -> str | float | np.ndarray:
         """What ``model.enhance`` takes as ``policy`` for a file: a name, or float32 [T, K] for its ``count`` K of gates."""
@@ -69,6 +79,8 @@ class Plan:
             return (generator.random((frames, len(self.rates))) < self.rates).astype(np.float32)
         if self.threshold is not None:
             return np.repeat(frame_levels(noisy)[:, None] > self.threshold, count, axis=1).astype(np.float32)
+        if self.given is not None:
+            return np.resize(self.given, (frames, count)).astype(np.float32)  # from the beginning again where it is short
         return self.policy
 
 
@@ -152,10 +164,11 @@ def energy_threshold(levels: Sequence[np.ndarray], target: float) -> float:
 
 
 def equal_activation(
-    policy: str, model, found: Sequence[Pair], rates: np.ndarray, seed: int
+    policy: str, model, found: Sequence[Pair], learned: Mapping[str, np.ndarray], seed: int
 ) -> tuple[dict[str, Plan], dict]:
-    """Plan of each file under a policy with the mean activation of gates of these `rates` [K], and what to say of it."""
+    """Plan of each file under a policy with the mean activation of the `learned` gates [T, K], and what to say of it."""
     names = [pair.name for pair in found]
+    rates = np.mean([learned[name].mean(axis=0) for name in names], axis=0)
     shares = gate_shares(model)
     target = float(rates @ shares)
     detail = {"target_activation": round(target, 6)}
@@ -168,5 +181,23 @@ def equal_activation(
     if policy == "energy":
         threshold = energy_threshold([frame_levels(read_pair(pair)[1]) for pair in found], target)
         return dict.fromkeys(names, Plan(threshold=threshold)), {**detail, "threshold_db": round(threshold, 3)}
+    if policy == "other":
+        return {name: Plan(given=learned[other]) for name, other in zip(names, names[1:] + names[:1], strict=True)}, detail
+    if policy == "shifted":
+        return {name: Plan(given=np.roll(learned[name], LATE, axis=0)) for name in names}, detail
+    if policy == "known":
+        gains = [opening_gain(model, pair) for pair in found]
+        threshold = energy_threshold(gains, target)
+        count = len(model.gate_names)
+        opened = [np.repeat((gain > threshold)[:, None], count, axis=1) for gain in gains]
+        return {name: Plan(given=gates) for name, gates in zip(names, opened, strict=True)}, detail
     patterns = snr_patterns(np.array([pair.snr_db for pair in found]), rates, shares, target)
     return {name: Plan(pattern=pattern) for name, pattern in zip(names, patterns, strict=True)}, detail
+
+
+def opening_gain(model, pair: Pair) -> np.ndarray:
+    """What opening everything gains [T] in each frame of a pair; see :func:`dsn_lite.evaluation.benefit.gain`."""
+    clean, noisy = read_pair(pair)
+    answers = (model.enhance(noisy, SAMPLE_RATE, policy=policy).wave for policy in ("open", "closed"))
+    refined, small = (stft(torch.from_numpy(np.asarray(wave, dtype=np.float32))[None]) for wave in answers)
+    return gain(refined, small, torch.from_numpy(clean.astype(np.float32))[None])[0].double().numpy()

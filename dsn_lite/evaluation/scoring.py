@@ -53,6 +53,8 @@ class _Decided:
     frames: int
     rates: np.ndarray
     digest: str = ""
+    gates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    """[T, K]; kept where they were asked for."""
     switches: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
@@ -129,8 +131,8 @@ def _score_all(
             learned, errors = workers.map(partial(_decide, plan=Plan(budget=plan.budget)), found, "learned gates")
             found = [pair for pair in found if pair.name in learned]
             if found:
-                rates = np.mean([learned[pair.name].rates for pair in found], axis=0)
-                plans, detail = equal_activation(str(plan.policy), model, found, rates, seed)
+                gates = {pair.name: learned[pair.name].gates for pair in found}
+                plans, detail = equal_activation(str(plan.policy), model, found, gates, seed)
         done, failed = workers.map(partial(_score, plans=plans), found, f"{model.name}, {plan.policy}")
     finally:
         workers.close()
@@ -161,7 +163,7 @@ def _check(model, policy: str, policies: dict[str, str], budget: float | None, w
 def _decide(pair: Pair, model, plan: Plan) -> _Decided:
     """The gates of one file, nothing scored."""
     _, noisy = read_pair(pair)
-    return _enhance(pair, model, plan, noisy)[1]
+    return _enhance(pair, model, plan, noisy, keep=True)[1]
 
 
 def _score(pair: Pair, model, plans: dict[str, Plan]) -> _Decided:
@@ -197,7 +199,9 @@ def score(clean: np.ndarray, wave: np.ndarray) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else round(float(value), 6) for name, value in values.items()}
 
 
-def _enhance(pair: Pair, model, plan: Plan, noisy: np.ndarray) -> tuple[np.ndarray, _Decided]:
+def _enhance(
+    pair: Pair, model, plan: Plan, noisy: np.ndarray, *, keep: bool = False
+) -> tuple[np.ndarray, _Decided]:
     policy = plan.gates(pair.name, noisy, len(model.gate_names))
     result = model.enhance(noisy, SAMPLE_RATE, budget=plan.budget, policy=policy)
     gates = np.asarray(result.gates, dtype=float)
@@ -210,7 +214,10 @@ def _enhance(pair: Pair, model, plan: Plan, noisy: np.ndarray) -> tuple[np.ndarr
     if _widths(model):
         row["utilisation"] = round(float(model.utilisation(gates).mean()), 6)
     switches = np.abs(np.diff(gates, axis=0)).sum(axis=0) * SAMPLE_RATE / max(len(noisy), 1)
-    return np.asarray(result.wave), _Decided(row, frames, gates.sum(axis=0) / frames, switches=switches)
+    decided = _Decided(row, frames, gates.sum(axis=0) / frames, switches=switches)
+    if keep:
+        decided.gates = gates.astype(np.uint8)
+    return np.asarray(result.wave), decided
 
 
 def _cached_scores(clean: np.ndarray, noisy: np.ndarray, digest: str) -> dict:

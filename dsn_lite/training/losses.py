@@ -10,15 +10,13 @@ from torch import Tensor
 
 from dsn_lite.audio.spectral import compress, power, stft
 from dsn_lite.errors import InputError
-from dsn_lite.settings import Amount, Positive, Range
+from dsn_lite.evaluation.benefit import REFERENCE_RMS, Terms
+from dsn_lite.settings import Amount, Range
 from dsn_lite.training.perceptual import perceptual_distance
-
-REFERENCE_RMS = 0.05
-"""The clean signal is scaled to this RMS before it is compared, so that loud and quiet items weigh the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechLoss:
+class SpeechLoss(Terms):
     """Multi-resolution compressed spectral loss with a waveform term.
 
     For each window length, with ``|S|^c`` the compressed magnitude of the clean and ``|Y|^c`` of the enhanced signal:
@@ -34,13 +32,8 @@ class SpeechLoss:
     """
 
     windows: tuple[Annotated[int, Range(ge=16, le=8192)], ...] = (320, 512, 768)
-    exponent: Annotated[float, Range(gt=0, le=1)] = 0.3
-    magnitude: Amount = 0.7
-    complex: Amount = 0.3
     waveform: Amount = 0.03
     perceptual: Amount = 0.0
-    best_ratio: Positive = 1e-4
-    """Error-to-speech power ratio below which the waveform term no longer rewards (1e-4: 40 dB)."""
 
     def __post_init__(self) -> None:
         if not self.windows:

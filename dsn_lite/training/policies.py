@@ -22,13 +22,13 @@ from dsn_lite.audio.spectral import istft, stft
 from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.mixtures import Mixtures
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.benefit import gain
 from dsn_lite.evaluation.statistics import spearman
 from dsn_lite.network import gates as gating
 from dsn_lite.network import weights
 from dsn_lite.network.macs import count
 from dsn_lite.network.model import Network, Output
 from dsn_lite.settings import Amount, Positive, Share
-from dsn_lite.training.benefit import gain
 from dsn_lite.training.guidance import Guidance
 from dsn_lite.training.labels import read_labels
 from dsn_lite.training.loop import Loop, Plan

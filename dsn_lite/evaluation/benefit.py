@@ -7,14 +7,33 @@ resolution, but for the logarithm of its waveform term, which is linearised.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from dsn_lite.audio.spectral import compress, power, stft
-from dsn_lite.training.losses import REFERENCE_RMS, SpeechLoss
+from dsn_lite.settings import Amount, Positive, Range
+
+REFERENCE_RMS = 0.05
+"""The clean signal is scaled to this RMS before it is compared, so that loud and quiet items weigh the same."""
 
 
-def frame_losses(spectrum: Tensor, target: Tensor, loss: SpeechLoss) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What counts how much when an answer is compared with the clean speech; the losses of training add to it."""
+
+    exponent: Annotated[float, Range(gt=0, le=1)] = 0.3
+    """Magnitudes are compared to this power."""
+    magnitude: Amount = 0.7
+    complex: Amount = 0.3
+    waveform: Amount = 0.05
+    best_ratio: Positive = 1e-4
+    """Error-to-speech power ratio below which the waveform term no longer rewards (1e-4: 40 dB)."""
+
+
+def frame_losses(spectrum: Tensor, target: Tensor, loss: Terms) -> tuple[Tensor, Tensor]:
     """Spectral loss and squared error, [B, T] each, of spectra [B, T, F] against clean ones [B, T, F]."""
     near, far = (compress(s, loss.exponent, floor=1e-6) for s in (spectrum, target))
     magnitudes = power(near).add(1e-6).sqrt() - power(far).add(1e-6).sqrt()
@@ -23,7 +42,7 @@ def frame_losses(spectrum: Tensor, target: Tensor, loss: SpeechLoss) -> tuple[Te
 
 
 @torch.no_grad()
-def gain(refined: Tensor, small: Tensor, clean: Tensor, loss: SpeechLoss) -> Tensor:
+def gain(refined: Tensor, small: Tensor, clean: Tensor, loss: Terms = Terms()) -> Tensor:
     """Fall of the loss [B, T] in each frame when the refined spectrum [B, T, F] takes the place of the small one.
 
     Parameters
@@ -31,14 +50,13 @@ def gain(refined: Tensor, small: Tensor, clean: Tensor, loss: SpeechLoss) -> Ten
     refined, small : Tensor, complex [B, T, F]
         The two answers of :class:`dsn_lite.network.model.Output`.
     clean : Tensor [B, samples]
-    loss : SpeechLoss
-        Its weights of magnitude, complex and waveform term.
+    loss : the weights of magnitude, complex and waveform term.
 
     Examples
     --------
     >>> clean, noise = torch.randn(1, 4096), torch.randn(1, 4096)
     >>> near, far = (stft(clean + size * noise) for size in (0.1, 0.5))
-    >>> bool((gain(near, far, clean, SpeechLoss()) > 0).all())
+    >>> bool((gain(near, far, clean) > 0).all())
     True
     """
     scale = REFERENCE_RMS / clean.square().mean(-1).add(1e-8).sqrt()[:, None, None]
