@@ -1,7 +1,8 @@
 """What must stay as it is while the code moves: sounds, gates, counts, recipes, renders and three steps of each trainer.
 
-Enhancers are made here, with random weights of a fixed seed, so that new weights change nothing below. The file beside this one holds small statistics, not hashes of waves: floating point differs a little between
-processors. After a change that is meant to change them, look at the difference and write it anew:
+Enhancers are made here, with random weights of a fixed seed, so that new weights change nothing below. The file beside
+this one holds small statistics, not hashes of waves: floating point differs a little between processors. After a change
+that is meant to change them, look at the difference and write it anew:
 
     python tests/test_golden.py            all of it
     python tests/test_golden.py macs train-enhance enhance-tiny

@@ -31,8 +31,8 @@ NETWORK = {
     "group_width": [4, 4], "policy_bands": 8, "policy_width": 8,
 }  # fmt: skip
 SHORT = {
-    "task": "enhance", "network": NETWORK, "steps": 6, "batch": 2, "seconds": 0.5, "lr": 0.002, "warmup_steps": 2, "valid_items": 1,
-    "valid_every": 3, "save_every": 2,
+    "task": "enhance", "network": NETWORK, "steps": 6, "batch": 2, "seconds": 0.5, "lr": 0.002, "warmup_steps": 2,
+    "valid_items": 1, "valid_every": 3, "save_every": 2,
 }  # fmt: skip
 
 
