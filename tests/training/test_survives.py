@@ -218,7 +218,7 @@ def test_a_run_in_a_thread_leaves_signals_alone(folder, whole, tmp_path):
         ({"valid_every": 0}, "valid_every: 0 does not fit; give a whole number from 1"),
         ({"save_every": -5}, "save_every: -5 does not fit"),
         ({"seed": "abc"}, "seed: 'abc' does not fit; give a whole number from 0"),
-        ({"network": "tiny"}, "network: 'tiny' does not fit; give a table of channels, heads"),
+        ({"network": "tiny"}, "network: 'tiny' does not fit; give a table of channels, strides"),
         ({"network": {"preset": 3}}, "network: no preset 3; choose one of"),
         ({"network": None}, "network: channels, heads"),
         ({"lr": "fast"}, "lr: 'fast' does not fit; give a number above 0"),
@@ -239,7 +239,7 @@ def test_what_is_typed_wrong_is_one_line(folder, tmp_path, capsys, changes, word
 
 
 def test_what_means_a_number_or_nothing_is_taken(folder, tmp_path):
-    text = yaml.safe_dump(SHORT).replace("lr: 0.002", "lr: 2e-3") + "patterns:\n"
+    text = yaml.safe_dump(SHORT).replace("lr: 0.002", "lr: 2e-3") + "loss:\n"
     assert "2e-3" in text and command(folder, tmp_path / "run", "\ufeff" + text, "--stop-at", "1") == 0
 
 
