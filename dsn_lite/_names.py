@@ -36,7 +36,12 @@ _MOVED = {
     "manifest": "data.manifest", "metrics": "evaluation.metrics", "mixing": "data.mixing", "noises": "audio.noises",
     "patterns": "training.patterns", "perceptual": "training.perceptual", "provenance": "evaluation.provenance",
     "recipes": "data.recipes", "registry": "zoo", "rooms": "data.rirs", "spectral": "audio.spectral",
-    "streaming": "engine", "blocks.held_gru": "network.blocks.held_gru",
+    "streaming": "engine", "model": "network.model", "config": "network.config", "macs": "network.macs",
+    "policy": "network.policy", "enhancement": "network.enhance", "kernel": "engine.kernel.engine",
+    "export": "engine.onnx", "blocks": "network.blocks", "blocks.attention": "network.blocks.attention",
+    "blocks.convolution": "network.blocks.convolution", "blocks.frames": "network.blocks.frames",
+    "blocks.held_gru": "network.blocks.held_gru", "blocks.linear": "network.blocks.linear",
+    "blocks.recurrent": "network.blocks.recurrent",
     "slimmable.demucs_stream": "slimmable.demucs.stream", "slimmable.demucs_training": "slimmable.demucs.train",
     "slimmable.mixtures": "slimmable.separator.mixtures", "slimmable.separation_loss": "slimmable.separator.loss",
     "slimmable.separation_training": "slimmable.separator.train",
@@ -64,4 +69,4 @@ class _Former(MetaPathFinder, Loader):
 
 
 if not any(type(finder).__name__ == "_Former" for finder in sys.meta_path):
-    sys.meta_path.append(_Former())
+    sys.meta_path.insert(0, _Former())  # before others find a module of a former package in the folder of today's

@@ -6,36 +6,25 @@ import os
 import shutil
 from pathlib import Path
 
+import networks
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from dsn_lite.config import Config
-from dsn_lite.model import Network
+from dsn_lite.network.config import Config
+from dsn_lite.network.model import Network
 
 
 def _network(preset: str = "tiny", parts: str = "gated", seed: int = 0) -> Network:
     config = Config.preset(preset)
     config = {"gated": config, "always": config.static(), "absent": config.static_only()}[parts]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = Network(config).eval()
-        with torch.no_grad():
-            # As initialised a network is the identity, and nothing inside it would be tested.
-            network.decoder_1.conv.weight.normal_(0, 0.3)
-            network.decoder_1.conv.bias.normal_(0, 0.3)
-            network.band_embedding.normal_(0, 1)
-            for slope in network.slopes:
-                slope.uniform_(0, 0.5)
-            if parts == "gated":
-                network.policy.logits.weight.normal_(0, 2)
-    return network
+    return networks.random_network(config, seed)
 
 
 @pytest.fixture(scope="session")
 def random_network():
-    """Maker of networks (preset, parts, seed) whose every part shows in the output; the same seed, the same weights."""
+    """Maker of networks (preset, parts, seed) by :func:`networks.random_network`; parts are gated, always or absent."""
     return _network
 
 

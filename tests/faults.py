@@ -290,8 +290,8 @@ class Train(Case):
     """A run of three steps on a small corpus; every second one decodes the corpus itself."""
 
     CONFIG = (
-        "network: {channels: [4, 6, 8], heads: 2, head_width: 2, hidden: 8, groups: 2, group_width: 4, policy_bands: 8,\n"
-        "  policy_width: 8}\n"
+        "network: {channels: [[2, 2], [3, 3], [4, 4]], heads: [1, 1], head_width: [2, 2], hidden: [4, 4], groups: [1, 1],\n"
+        "  group_width: [4, 4], policy_bands: 8, policy_width: 8}\n"
         "steps: 3\nbatch: 2\nseconds: 0.5\nlr: 1e-3\nwarmup_steps: 2\nvalid_items: 1\nvalid_every: 2\nsave_every: 1\n"
     )
 

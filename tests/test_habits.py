@@ -174,8 +174,8 @@ def test_what_trains_needs_little():
         "for name in ('librosa', 'soxr', 'pesq', 'pystoi', 'speechmos', 'onnxruntime', 'matplotlib', 'scipy',"
         " 'pyroomacoustics', 'anywidget', 'pandas', 'numba', 'onnx', 'sounddevice'):\n"
         "    sys.modules[name] = None\n"
-        "import dsn_lite.cli, dsn_lite.model, dsn_lite.audio.clips, dsn_lite.audio.noises, dsn_lite.data.mixtures\n"
-        "import dsn_lite.training.former\n"
+        "import dsn_lite.cli, dsn_lite.network.model, dsn_lite.audio.clips, dsn_lite.audio.noises, dsn_lite.data.mixtures\n"
+        "import dsn_lite.training.enhancer, dsn_lite.training.policies, dsn_lite.training.stages\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

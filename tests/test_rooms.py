@@ -4,7 +4,7 @@
            <- { zoo, book, widgets } <- commands <- cli
 
 A room imports from rooms to its left, not from its right and not from its neighbour inside the braces. Imports inside
-functions and those for types alone count. What breaks a rule today stands below by name; who mends it takes it out.
+functions and those for types alone count.
 """
 
 import ast
@@ -25,21 +25,7 @@ FLOORS = [
     {"slimmable"}, {"zoo", "book", "widgets"}, {"commands"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-# Modules of the network of before, which go when the next one has its weights, and the rooms they would be in.
-FORMER = {
-    "config": "network", "model": "network", "policy": "network", "macs": "network", "blocks": "network",
-    "pruning": "network", "enhancement": "network", "kernel": "engine", "export": "engine",
-}  # fmt: skip
-
-# ------------------------------------------------------------------------------------------------- what is not yet so
-UPWARD = {
-    "enhancement -> engine.stream",
-}  # fmt: skip
-CIRCLES = {
-    "engine.engines engine.stream enhancement export kernel macs model",
-}  # fmt: skip
-LONG_MODULES = {"export", "kernel", "model", "training.former", "widgets.block_viewer"}
-LONG_FUNCTIONS = {"kernel._frame"}
+LONG_MODULES = {"widgets.block_viewer"}
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -77,8 +63,7 @@ ARROWS = {(name, other) for name, tree in TREES.items() for other in imported(tr
 
 
 def room(name: str) -> str:
-    first = name.partition(".")[0]
-    return FORMER.get(first, first)
+    return name.partition(".")[0]
 
 
 def arrow(one: str, other: str) -> str:
@@ -96,11 +81,11 @@ def test_rooms_import_from_the_left_alone():
         arrow(one, other) for one, other in ARROWS
         if one and room(one) != room(other) and FLOOR[room(other)] >= FLOOR[room(one)]
     }  # fmt: skip
-    assert wrong == UPWARD
+    assert not wrong
 
 
 def test_a_module_does_not_import_the_face_of_its_own_room():
-    assert not {arrow(one, other) for one, other in ARROWS if one.startswith(f"{other}.") and other not in FORMER}
+    assert not {arrow(one, other) for one, other in ARROWS if one.startswith(f"{other}.")}
 
 
 def circles(arrows: set[tuple[str, str]]) -> set[str]:
@@ -116,7 +101,7 @@ def circles(arrows: set[tuple[str, str]]) -> set[str]:
 
 
 def test_there_is_no_circle():
-    assert circles(ARROWS) == CIRCLES
+    assert not circles(ARROWS)
 
 
 def test_a_circle_is_seen():
@@ -141,10 +126,10 @@ def test_functions_are_short():
         f"{name}.{node.name}" for name, tree in TREES.items() for node in ast.walk(tree)
         if isinstance(node, functions) and node.end_lineno - node.lineno >= 60
     }  # fmt: skip
-    assert long == LONG_FUNCTIONS
+    assert not long
 
 
-@pytest.mark.xfail(reason="the network of before still stands beside the next one")
+@pytest.mark.xfail(reason="readers of sound, the relatives and the widgets are longer than hoped")
 def test_the_package_is_at_most_11000_lines():
     assert sum(map(lines, MODULES.values())) <= 11_000
 
@@ -159,7 +144,6 @@ def test_the_reading_path_is_there_and_short():
     assert sum(map(lines, found)) <= 5_000
 
 
-@pytest.mark.xfail(reason="its evidence has not moved to a page of the book yet")
 def test_the_readme_is_at_most_150_lines():
     assert lines(ROOT / "README.md") <= 150
 

@@ -60,3 +60,15 @@ def test_what_seams_cost(random_demucs):
     assert found["routed"] - found["chosen"] == pytest.approx(0.25, abs=1e-4)
     changed = (hard[:, 1:] != hard[:, :-1]).float().mean() * 16_000 / 2048
     assert found["changes_a_second"] == pytest.approx(float(changed), abs=1e-3)
+
+
+def test_throughput_of_every_trainer(two_talkers, tmp_path):
+    throughput = tool("throughput")
+    common = {"preset": "tiny", "workers": 0, "steps": throughput.WARM_UP + 2, "batch": 2, "seconds": 0.5}
+    found = {name: throughput.measure(run) for name, run in throughput.trainers(two_talkers, tmp_path, **common)}
+    assert list(found) == ["gated", "static", "policy"]
+    for values in found.values():
+        low, high = values["step_seconds_quartiles"]
+        assert low - 0.002 <= 1 / values["steps_per_second"] <= high + 0.002
+        assert values["audio_seconds_per_second"] == pytest.approx(values["steps_per_second"], abs=0.01)  # 2 times 0.5 s
+    assert found["static"]["parameters"] < found["gated"]["parameters"] == found["policy"]["parameters"]

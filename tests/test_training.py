@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from dsn_lite.training.former import CHECKPOINT, LOG, Trainer, Training
 from safetensors.torch import load_file
 
 from dsn_lite.audio import clips, noises
@@ -24,7 +25,6 @@ from dsn_lite.data.manifest import Entry, write_manifest
 from dsn_lite.errors import InputError
 from dsn_lite.network.gates import probability
 from dsn_lite.network.weights import save
-from dsn_lite.training.former import CHECKPOINT, LOG, Trainer, Training
 from dsn_lite.training.labels import label_path
 from dsn_lite.training.losses import SpeechLoss, activation
 from dsn_lite.zoo import load

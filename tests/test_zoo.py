@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 import dsn_lite
 from dsn_lite import zoo
-from dsn_lite.config import Config
 from dsn_lite.errors import InputError
-from dsn_lite.model import Network
 from dsn_lite.network import weights
+from dsn_lite.network.config import Config
+from dsn_lite.network.model import Network
 
 TINY = Config.preset("tiny")
 
@@ -31,7 +31,10 @@ def saved(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("config", [TINY, TINY.static(), TINY.static_only(), TINY.scaled(0.6)])
+DEEP = Config.from_dict({"preset": "tiny", "blocks": 3})
+
+
+@pytest.mark.parametrize("config", [TINY, TINY.static(), TINY.static_only(), DEEP])
 def test_there_and_back(tmp_path, config):
     before = network(config)
     weights.save(before, tmp_path / "x.safetensors")
@@ -141,7 +144,7 @@ def card(content):
         card("{broken"), card(""), card([]), card({}), card("3"), card({"network": 3}), card({"network": []}),
         card({"network": {"preset": "huge"}}), card({"network": {"preset": "tiny", "depth": 3}}),
         card({"network": {"preset": "tiny", "channels": [8, 12]}}), card({"network": {"preset": "tiny", "heads": "four"}}),
-        card({"network": {"preset": "tiny", "parts": "absent"}}), card({"network": {"channels": [8, 12, 16]}}),
+        card({"network": {"preset": "tiny", "gated": False}}), card({"network": {"channels": [8, 12, 16]}}),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(saved, harm):

@@ -152,6 +152,8 @@ class Network(Enhancer):
             Where an earlier call stopped; None starts anew.
         shift : added to every margin of the policy.
         """
+        if isinstance(gates, Tensor) and gates.shape[-1] != len(self.gate_names):
+            raise ValueError(f"gates for {gates.shape[-1]} parts; this network has {len(self.gate_names)}")
         compressed = compress(spectrum, floor=1e-20)
         features, level, past = self.features(compressed, state)
         recurrent = [layer.name for layer in self.layers if layer.kind == "recurrent"]

@@ -80,11 +80,14 @@ class Soap(torch.optim.Optimizer):
 
 
 def _begin(state: dict, gradient: Tensor) -> None:
+    # Everything row by row, as a checkpoint has it: the order in memory decides how products are rounded.
+    gradient = gradient.contiguous()
     state |= {"step": torch.zeros(()), "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
     if gradient.dim() > 1:
         rows, columns = gradient @ gradient.T, gradient.T @ gradient
         state |= {"rows": rows, "columns": columns}
-        state |= {"row_basis": torch.linalg.eigh(rows)[1].flip(1), "column_basis": torch.linalg.eigh(columns)[1].flip(1)}
+        row_basis, column_basis = (torch.linalg.eigh(each)[1].flip(1).contiguous() for each in (rows, columns))
+        state |= {"row_basis": row_basis, "column_basis": column_basis}
 
 
 def _turn(state: dict, x: Tensor) -> Tensor:
@@ -100,4 +103,4 @@ def _renew(state: dict, basis: str, correlations: str, axis: int) -> None:
     held = ((state[correlations] @ state[basis]) * state[basis]).sum(0)
     order = held.argsort(descending=True)
     state["square"] = state["square"].index_select(axis, order)
-    state[basis] = torch.linalg.qr(state[correlations] @ state[basis][:, order])[0]
+    state[basis] = torch.linalg.qr(state[correlations] @ state[basis][:, order])[0].contiguous()

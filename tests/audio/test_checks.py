@@ -223,7 +223,7 @@ def random_network_of_nan(make):
     network = make(seed=1)
     network.name = "mine"
     with torch.no_grad():
-        network.decoder_1.conv.weight.fill_(np.nan)
+        network.layers[-1].block.static.weight.fill_(np.nan)
     return network
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
+from networks import random_network
 
 import dsn_lite
 from dsn_lite import audio, cli, zoo
 from dsn_lite.commands import enhance, models
-from dsn_lite.config import Config
 from dsn_lite.engine import stream as streaming
-from dsn_lite.model import Network
+from dsn_lite.network.config import Config
 from dsn_lite.network.weights import save as save_weights
 
 ROOT = Path(dsn_lite.__file__).parents[1]
@@ -25,15 +24,9 @@ ROOT = Path(dsn_lite.__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A `tiny` network with random weights that changes what it hears, and whose gates open and close."""
-    torch.manual_seed(0)
-    network = Network(Config.preset("tiny")).eval()
-    with torch.no_grad():
-        network.decoder_1.conv.weight.normal_(std=0.05)
-        network.policy.logits.weight.normal_(std=3)
-        network.policy.logits.bias.zero_()
+    """A `tiny` network with random weights."""
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_weights(network, path)
+    save_weights(random_network("tiny"), path)
     return path
 
 

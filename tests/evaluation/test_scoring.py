@@ -199,15 +199,11 @@ def test_results_have_the_promised_shape(folder, quick):
     json.dumps(results, allow_nan=False)
 
 
-def test_jobs_do_not_change_the_results(tmp_path):
+def test_jobs_do_not_change_the_results(random_network, tmp_path):
     """With the real metrics and the real network: both must survive the way to another process."""
     folder = make_folder(tmp_path, voices=1)
     torch = pytest.importorskip("torch")
-    from dsn_lite.config import Config
-    from dsn_lite.model import Network
-
-    torch.manual_seed(0)
-    network = Network(Config.preset("tiny")).eval()
+    network = random_network("tiny")
     threads = torch.get_num_threads()
     two = evaluate(network, folder, jobs=2, policy="random", seed=3)
     again = evaluate(

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 import dsn_lite
-from dsn_lite import cli, macs
+from dsn_lite import cli
 from dsn_lite.audio.files import write
 from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
+from dsn_lite.network import macs
 from dsn_lite.network.weights import save
 from dsn_lite.slimmable.choice import thermometer
 from dsn_lite.slimmable.demucs.network import DemucsConfig, SlimDemucs

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from dsn_lite.audio.spectral import stft
 from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.benefit import gain
 from dsn_lite.network import weights
 from dsn_lite.network.config import Config
 from dsn_lite.network.model import Network
-from dsn_lite.evaluation.benefit import gain
 from dsn_lite.training.enhancer import EnhancerConfig, EnhancerTrainer
 from dsn_lite.training.labels import label_path
 from dsn_lite.training.losses import SpeechLoss
@@ -66,7 +66,7 @@ def test_killed_and_resumed_equals_uninterrupted(way, trunk, corpus, tmp_path):
 
 
 RECIPE = """
-task: trunk
+task: enhance
 network: {preset: tiny}
 steps: 3
 batch: 4

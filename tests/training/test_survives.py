@@ -23,22 +23,26 @@ from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.statistics import spearman
 from dsn_lite.training import labels
-from dsn_lite.training.former import Trainer, Training
+from dsn_lite.training.enhancer import EnhancerConfig, EnhancerTrainer
 from dsn_lite.training.run_files import CHECKPOINT, LOG, read_log
 
 NETWORK = {
-    "channels": [4, 6, 8], "heads": 2, "head_width": 2, "hidden": 8, "groups": 2, "group_width": 4, "policy_bands": 8,
-    "policy_width": 8,
+    "channels": [[2, 2], [3, 3], [4, 4]], "heads": [1, 1], "head_width": [2, 2], "hidden": [4, 4], "groups": [1, 1],
+    "group_width": [4, 4], "policy_bands": 8, "policy_width": 8,
 }  # fmt: skip
 SHORT = {
-    "network": NETWORK, "steps": 6, "batch": 2, "seconds": 0.5, "lr": 0.002, "warmup_steps": 2, "valid_items": 1,
-    "valid_every": 3, "save_every": 2,
+    "task": "enhance", "network": NETWORK, "steps": 6, "batch": 2, "seconds": 0.5, "lr": 0.002, "warmup_steps": 2,
+    "valid_items": 1, "valid_every": 3, "save_every": 2,
 }  # fmt: skip
 
 
-def trainer(folder: Path, out: Path, **changes) -> Trainer:
+def trainer(folder: Path, out: Path, **changes) -> EnhancerTrainer:
     corpus = Corpus.open(folder / "manifest.csv", folder / "cache")
-    return Trainer(Training.from_dict({**SHORT, **changes}), corpus, out, workers=0)
+    return EnhancerTrainer(plan_of(**changes), corpus, out, workers=0)
+
+
+def plan_of(**changes) -> EnhancerConfig:
+    return EnhancerConfig.from_dict({name: value for name, value in {**SHORT, **changes}.items() if name != "task"})
 
 
 def command(folder: Path, out: Path, config: dict | str | bytes, *more: str) -> int:
@@ -100,7 +104,7 @@ def test_after_a_change_it_goes_on_exactly_where_it_was(folder, begun, tmp_path,
     changes = {"lr": 0.01, "steps": 8, "warmup_steps": 1, "save_every": 5, "valid_every": 4, "valid_items": 2}
     told = trainer(folder, tmp_path / "told")
     told.run(4)
-    told.plan = told.training = replace(told.plan, **changes)
+    told.plan = told.config = replace(told.plan, **changes)
     told.run()
     assert command(folder, tmp_path / "run", {**SHORT, **changes}, "--resume", "--workers", "1") == 0
     assert same(tmp_path / "told", tmp_path / "run")
@@ -117,9 +121,9 @@ def test_after_a_change_it_goes_on_exactly_where_it_was(folder, begun, tmp_path,
     [
         ({"seed": 2}, "seed was 1 and is 2"),
         ({"batch": 4, "lr": 1}, "batch was 2 and is 4"),
-        ({"network": {**NETWORK, "hidden": 10}}, "network.hidden was 8 and is 10"),
+        ({"network": {**NETWORK, "hidden": [4, 10]}}, "network.hidden was [4, 4] and is [4, 10]"),
         ({"loss": {"waveform": 0.5}}, "loss.waveform was 0.03 and is 0.5"),
-        ({"gating": {"mix_after": {"open": 0.5, "closed": 0, "random": 0}}}, "gating.mix_after.open was 0.125 and is 0.5"),
+        ({"patterns": {"open": 0.25, "closed": 0, "random": 0.5}}, "patterns.open was 0.5 and is 0.25"),
         ({"seconds": 1, "ema_decay": 0.5}, "seconds was 0.5 and is 1.0; ema_decay was 0.999 and is 0.5"),
         ({"steps": 3}, "4 steps are done; steps is 3; give 4 or more"),
     ],
@@ -214,15 +218,17 @@ def test_a_run_in_a_thread_leaves_signals_alone(folder, whole, tmp_path):
         ({"valid_every": 0}, "valid_every: 0 does not fit; give a whole number from 1"),
         ({"save_every": -5}, "save_every: -5 does not fit"),
         ({"seed": "abc"}, "seed: 'abc' does not fit; give a whole number from 0"),
-        ({"network": "tiny"}, "network: 'tiny' does not fit; give a table of channels, heads"),
+        ({"network": "tiny"}, "network: 'tiny' does not fit; give a table of channels, strides"),
         ({"network": {"preset": 3}}, "network: no preset 3; choose one of"),
         ({"network": None}, "network: channels, heads"),
         ({"lr": "fast"}, "lr: 'fast' does not fit; give a number above 0"),
         ({"seconds": 0.1}, "seconds: 0.1 does not fit; give a number from 0.5 to 600"),
-        ({"gating": {"noise_fades": [0.5, 0.5]}}, "gating: noise_fades: [0.5, 0.5] does not fit; the first must be less"),
-        ({"gating": {"mix_after": {"open": 1, "closed": 1, "random": 0}}}, "gating.mix_after: open 1, closed 1, random 0"),
+        ({"patterns": {"open": 1, "closed": 1, "random": 0}}, "patterns: open 1, closed 1, random 0"),
+        ({"optimizer": "adam"}, "optimizer: 'adam' does not fit; give one of adamw, soap"),
+        ({"falls_from": 2}, "falls_from: 2 does not fit"),
+        ({"small": -1}, "small: -1 does not fit"),
         ({"loss": {"windows": []}}, "loss: windows: none are given"),
-        ({"task": "enhnce"}, "task: 'enhnce' does not fit; give one of enhance, "),
+        ({"task": "enhnce"}, "task: 'enhnce' does not fit; give one of "),
         ({"start_from": "nowhere"}, "no network 'nowhere'"),
     ],
 )
@@ -233,7 +239,7 @@ def test_what_is_typed_wrong_is_one_line(folder, tmp_path, capsys, changes, word
 
 
 def test_what_means_a_number_or_nothing_is_taken(folder, tmp_path):
-    text = yaml.safe_dump(SHORT).replace("lr: 0.002", "lr: 2e-3") + "gating:\n"
+    text = yaml.safe_dump(SHORT).replace("lr: 0.002", "lr: 2e-3") + "loss:\n"
     assert "2e-3" in text and command(folder, tmp_path / "run", "\ufeff" + text, "--stop-at", "1") == 0
 
 
@@ -283,13 +289,13 @@ def test_out_that_is_a_file_or_lies_in_one(folder, tmp_path, capsys):
 
 
 def test_a_gradient_that_is_not_finite_ends_in_one_line_and_a_lower_rate_goes_on(folder, tmp_path, capsys, monkeypatch):
-    objective = Trainer.objective
+    objective = EnhancerTrainer.objective
 
     def spoiled(self, batch, generator):
         total, values = objective(self, batch, generator)
         return (total * float("nan") if self.step == 3 and self.plan.lr > 0.001 else total), values
 
-    monkeypatch.setattr(Trainer, "objective", spoiled)
+    monkeypatch.setattr(EnhancerTrainer, "objective", spoiled)
     assert command(folder, tmp_path / "run", SHORT) == 2
     assert "step 3: the gradient is not finite; lower `lr`" in capsys.readouterr().err
     assert command(folder, tmp_path / "run", {**SHORT, "lr": 0.0005}, "--resume") == 0
@@ -300,7 +306,7 @@ def test_what_validation_needs_is_asked_for_before_the_first_step(folder, tmp_pa
     text = (folder / "manifest.csv").read_text().replace("speech,valid", "speech,train")
     (folder / "one.csv").write_text(text)
     with pytest.raises(InputError, match=r"one\.csv: no speech with split valid"):
-        Trainer(Training.from_dict(SHORT), Corpus.open(folder / "one.csv"), tmp_path / "run", workers=0).run()
+        EnhancerTrainer(plan_of(), Corpus.open(folder / "one.csv"), tmp_path / "run", workers=0).run()
     assert not (tmp_path / "run" / CHECKPOINT).exists()
 
 
@@ -324,12 +330,3 @@ def test_ties_share_their_rank_as_they_do_in_scipy(pairs):
         assert spearman(x, y) is None
     else:
         assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-6)
-
-
-def test_the_training_has_the_same_rank_correlation(folder, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr("dsn_lite.training.former.spearman", lambda *columns: seen.append(columns) or spearman(*columns))
-    run = trainer(folder, tmp_path / "run", valid_items=5)
-    values = run.validate()
-    ((snr, used),) = seen
-    assert values["rank_correlation_snr"] == spearman(snr, used) and len(snr) == 5

@@ -10,11 +10,11 @@ import soundfile
 
 from dsn_lite.audio import clips, noises
 from dsn_lite.audio.levels import mix_at_snr
-from dsn_lite.config import Config
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr
-from dsn_lite.macs import count
-from dsn_lite.model import Network
+from dsn_lite.network.config import Config
+from dsn_lite.network.macs import count
+from dsn_lite.network.model import Network
 
 anywidget = pytest.importorskip("anywidget", reason="anywidget is not installed")
 from dsn_lite.widgets import mixer as module  # noqa: E402
