@@ -8,6 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from dsn_lite.evaluation import read_runs
+from dsn_lite.zoo import DEFAULT
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -16,10 +19,10 @@ def place(tmp_path, monkeypatch):
     """The tool with networks of its own: two enhancers, a network of widths, a separator."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     tool = importlib.import_module("evidence")
-    weights, results, pairs = (tmp_path / name for name in ("weights", "results", "pairs"))
-    for folder in (weights, results, pairs / "noisy"):
+    weights, results, pairs, streams = (tmp_path / name for name in ("weights", "results", "pairs", "streams"))
+    for folder in (weights, results, pairs / "noisy", streams / "noisy", tmp_path / "book"):
         folder.mkdir(parents=True)
-    kinds = {"mgt-dsn": "enhancer", "static": "enhancer", "slim-demucs": "slim-demucs", "separator": "separator"}
+    kinds = {DEFAULT: "enhancer", "static": "enhancer", "slim-demucs": "slim-demucs", "separator": "separator"}
     for name in kinds:
         (weights / f"{name}.safetensors").write_text(name)
     (pairs / "noisy" / "a.wav").write_text("")
@@ -30,13 +33,15 @@ def place(tmp_path, monkeypatch):
     done: list[str] = []
 
     def run(line, cwd, check):
-        done.append(line[-1] if "--json" not in line else Path(line[line.index("--json") + 1]).name)
+        done.append(" ".join(line[1:]))
         if "fails" in (weights / "static.safetensors").read_text() and "static" in line:
             return SimpleNamespace(returncode=2)
         for option in ("--json", "--picture"):
             if option in line:
-                Path(line[line.index(option) + 1]).write_text("{}")
-        for script, file in (("demucs.py", "slim-demucs.json"), ("pareto.py", "pareto.png"), ("tables.py", "../README.md")):
+                row = {"file": "a", "noisy": {"pesq": 1.0}}
+                Path(line[line.index(option) + 1]).write_text(json.dumps({"per_file": [row]}))
+        for script, file in (("demucs.py", "slim-demucs.json"), ("pareto.py", "pareto.png"),
+                             ("tables.py", "../book/measured.md")):  # fmt: skip
             if line[-1].endswith(script):
                 (results / file).write_text(script)
         return SimpleNamespace(returncode=0)
@@ -44,7 +49,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", run)
 
     def make(*options):
-        monkeypatch.setattr("sys.argv", ["evidence.py", str(pairs), str(tmp_path / "manifest.csv"),
+        monkeypatch.setattr("sys.argv", ["evidence.py", str(pairs), str(streams), str(tmp_path / "manifest.csv"),
                                          "--results", str(results), *options])  # fmt: skip
         done.clear()
         return tool.main(), list(done)
@@ -54,27 +59,34 @@ def place(tmp_path, monkeypatch):
 
 def test_all_of_it_then_nothing_then_what_changed(place):
     status, done = place.make()
-    assert status == 0 and {"test-static.json", "test-mgt-dsn-frozen.json", "test-slim-demucs-width-0.5.json"} <= set(done)
-    assert {"bench.json", "meaning.json", "seams.json", "separation.json"} <= set(done) and done[-1].endswith("tables.py")
-    assert set(json.loads((place.results / "evidence.json").read_text())) >= {"test-static.json", "pareto.png"}
+    assert status == 0 and done[-1].endswith("tables.py")
+    assert {"static", DEFAULT, f"{DEFAULT}-frozen", f"{DEFAULT}-other", "slim-demucs-width-0.5"} <= set(
+        read_runs(place.results / "test.jsonl"))
+    assert f"{DEFAULT}-known" in read_runs(place.results / "streams.jsonl")
+    there = {path.name for path in place.results.iterdir()}
+    assert there >= {"bench.json", "meaning-test.json", "meaning-streams.json", "seams.json", "separation.json"}
+    record = json.loads((place.results / "evidence.json").read_text())
+    assert set(record) >= {"test.jsonl static", "pareto.png"} and str(place.results.parent) not in json.dumps(record)
     assert place.make() == (0, [])
     (place.weights / "static.safetensors").write_text("other")
     status, done = place.make()
-    assert done[0] == "test-static.json" and len(done) == 3  # and what shows it: picture and tables
+    assert "--model static" in done[0] and "--model static" in done[1]  # on both sets
+    assert len(done) == 4  # and what shows them: picture and tables
     (place.results / "seams.json").unlink()
-    assert place.make()[1][0] == "seams.json"
+    assert "seams.py" in place.make()[1][0]
 
 
 def test_it_goes_on_where_it_failed(place, capsys):
     (place.weights / "static.safetensors").write_text("fails")
     status, done = place.make()
-    assert status == 1 and done[-1] == "test-static.json" and "run this again" in capsys.readouterr().err
+    assert status == 1 and "--model static" in done[-1] and "run this again" in capsys.readouterr().err
     (place.weights / "static.safetensors").write_text("works")
     status, again = place.make()
-    assert status == 0 and again[0] == "test-static.json" and not set(done[:-1]) & set(again)
+    assert status == 0 and "--model static" in again[0] and len(again) > len(done)
 
 
-def test_dry(place, capsys):
+def test_dry_and_only(place, capsys):
     status, done = place.make("--dry")
-    assert (status, done) == (0, []) and "test-static.json (missing)" in capsys.readouterr().out
+    assert (status, done) == (0, []) and "test.jsonl static (missing)" in capsys.readouterr().out
     assert not (place.results / "evidence.json").exists()
+    assert len(place.make("--only", "test.jsonl static")[1]) == 1

@@ -25,7 +25,7 @@ FLOORS = [
     {"slimmable"}, {"zoo", "book", "widgets"}, {"commands"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-LONG_MODULES = {"widgets.block_viewer"}
+LONG_MODULES: set[str] = set()
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
