@@ -8,7 +8,7 @@ from typing import Any
 
 from dsn_lite.network import weights
 
-DEFAULT = "mgt-dsn"
+DEFAULT = "benefit"
 """The network that `enhance` uses unless told otherwise."""
 KINDS = {
     "enhancer": "dsn_lite.network.model:Network",

@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="trained network, .safetensors file, or a preset with random weights (tiny, base, paper; default: mgt-dsn)",
+        help="trained network, .safetensors file, or a preset with random weights (tiny, base, paper; default: benefit)",
     )
     parser.add_argument(
         "--recordings", nargs="+", type=Path, default=(), metavar="FILE", help="noisy speech to run on, a stretch of each"

@@ -51,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-o", "--output", required=True, metavar="DIR", help="folder for the results; for one FILE also a file name"
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="see dsn-lite models, or a .safetensors file (default: mgt-dsn)"
+        "--model", metavar="NAME", help="see dsn-lite models, or a .safetensors file (default: benefit)"
     )
     parser.add_argument(
         "--budget",

@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("pairs", metavar="PAIRS", help="folder with clean/, noisy/ and perhaps pairs.csv")
     parser.add_argument(
         "--model",
-        default="mgt-dsn",
+        default="benefit",
         metavar="NAME|FILE",
         help="model, or 'noisy' for the input alone (default: %(default)s)",
     )

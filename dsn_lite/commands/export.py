@@ -15,14 +15,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="write the network as ONNX, one frame a run",
         description="Write a network as an ONNX graph that takes one frame of the spectrum and its states and skips what "
         "is closed (`If`). Its metadata say how to feed it.",
-        epilog="examples:\n  dsn-lite export -o mgt-dsn.onnx\n  dsn-lite export --model static -o static.onnx",
+        epilog="examples:\n  dsn-lite export -o benefit.onnx\n  dsn-lite export --model static -o static.onnx",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the .onnx file to write")
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="trained network, .safetensors file, or a preset with random weights (tiny, base, paper; default: mgt-dsn)",
+        help="trained network, .safetensors file, or a preset with random weights (tiny, base, paper; default: benefit)",
     )
     parser.set_defaults(run=run)
 

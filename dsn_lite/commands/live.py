@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="see dsn-lite models, or a .safetensors file (default: mgt-dsn)"
+        "--model", metavar="NAME", help="see dsn-lite models, or a .safetensors file (default: benefit)"
     )
     parser.add_argument("--budget", type=number(0, 1), metavar="B", help="wanted share of the switchable cost, 0 to 1")
     parser.add_argument("--policy", choices=("learned", "open", "closed"), default="learned", help="who decides")

@@ -11,7 +11,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "macs",
         help="count multiply-accumulates, layer by layer",
         description="Count multiply-accumulates a second (MMAC/s) with every gate open and every gate closed.",
-        epilog="examples:\n  dsn-lite macs\n  dsn-lite macs --model base\n  dsn-lite macs --model mgt-dsn --json",
+        epilog="examples:\n  dsn-lite macs\n  dsn-lite macs --model base\n  dsn-lite macs --model benefit --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
