@@ -181,8 +181,9 @@ function render({ model, el }) {
   }
 
   // ---------------------------------------------------------------------------------------------------- microphone
-  const liveSettings = () => ({ policy: state.policy === "random" ? "learned" : state.policy, shift: shift(),
-    enhanced: state.heard === "enhanced", monitor: Boolean(microphone?.live) });
+  const liveSettings = () => ({ policy: state.policy, shift: shift(), enhanced: state.heard === "enhanced",
+    list: state.policy === "random" ? Array(lanes).fill(state.budget ?? trained / 100) : undefined,
+    monitor: Boolean(microphone?.live) });
 
   async function toggleMicrophone(live) {
     if (microphone) return stopMicrophone();

@@ -32,7 +32,7 @@ class Speaker {
   }
   set({ policy, shift, list, ...others }) {
     Object.assign(this.settings, others);
-    if (policy) this.decide = policies[policy](policy === "given" ? list : shift);
+    if (policy) this.decide = policies[policy](list ?? shift);
   }
   /** One block of the device: fills `output` from `input`, both of the same length. */
   block(input, output) {

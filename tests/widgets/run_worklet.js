@@ -1,7 +1,7 @@
 // Runs what stands behind the microphone, for the tests: node run_worklet.js WORKLET FOLDER JOB RATE
 //
 // JOB resample: samples.bin at RATE to 16 kHz (down.bin) and those back (up.bin), in blocks of 128; prints the delay of the
-// way there and back in samples at RATE. JOB speak: samples.bin at RATE through the processor (heard.bin); prints its account.
+// way there and back in samples at RATE. JOB speak: samples.bin at RATE through the processor (heard.bin); prints its account. JOB random: the same with gates drawn.
 const fs = require("fs"), path = require("path");
 const [, , worklet, folder, job, rateText] = process.argv, rate = Number(rateText);
 const { Resampler, Speaker } = new Function(`${fs.readFileSync(worklet, "utf8")}; return { Resampler, Speaker };`)();
@@ -24,7 +24,8 @@ if (job === "resample") {
   const weights = floats("weights.bin"), notes = [], heard = [];
   const speaker = new Speaker(rate, { table: JSON.parse(read("table.json")), weights,
     wasm: new Uint8Array(read("products.wasm")) }, (note) => notes.push(note));
-  speaker.set({ policy: "learned", shift: 0, enhanced: true, monitor: true });
+  const set = job === "random" ? { policy: "random", list: Array(speaker.engine.gates.length).fill(0.3) } : { policy: "learned" };
+  speaker.set({ shift: 0, enhanced: true, monitor: true, ...set });
   for (let t = 0; t < blocks; t++) {
     const output = new Float32Array(128);
     speaker.block(block(t), output);

@@ -84,3 +84,14 @@ def test_live_is_the_network_and_never_late(node, random_enhancer, tmp_path, rat
     expected = istft(output.spectrum[0], len(hops)).numpy()
     np.testing.assert_allclose(enhanced[HOP:], expected[:-HOP], atol=1e-4 * np.abs(expected).max())
     assert np.abs(heard[rate // 2 :]).max() > 0.5 * np.abs(expected).max()
+
+
+def test_live_gates_can_be_drawn(node, random_enhancer, tmp_path):
+    packed = tables.pack(random_enhancer(Config.preset("tiny"), seed=4))
+    (tmp_path / "table.json").write_text(json.dumps(packed.header))
+    (tmp_path / "weights.bin").write_bytes(packed.weights)
+    (tmp_path / "products.wasm").write_bytes(tables.products())
+    (0.1 * np.random.default_rng(0).standard_normal(64_000)).astype("<f4").tofile(tmp_path / "samples.bin")
+    account = run(node, tmp_path, "random", 16_000)
+    gates = np.fromfile(tmp_path / "gates.bin", "<f4").reshape(account["frames"], -1)
+    assert account["underruns"] == 0 and abs(gates.mean() - 0.3) < 0.06 and gates.std(0).min() > 0.2
