@@ -80,7 +80,7 @@ def test_a_failed_save_keeps_what_was_there(saved, monkeypatch):
 def test_shipped_networks_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "WEIGHTS", tmp_path)
     assert zoo.available() == []
-    with pytest.raises(InputError, match="no network 'mgt-dsn'; known are none are shipped"):
+    with pytest.raises(InputError, match="no network 'benefit'; known are none are shipped"):
         zoo.load()
     for name in ("b-net", "a-net"):
         weights.save(network(), tmp_path / f"{name}.safetensors")
