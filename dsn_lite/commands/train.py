@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_stage(task: type[Loop], plan: Plan, corpus: Corpus, folder: Path, device: str, args: argparse.Namespace) -> int:
+def _run_stage(task: Callable[..., Loop], plan: Plan, corpus: Corpus, folder: Path, device: str, args: argparse.Namespace) -> int:
     """Run one stage, from its checkpoint if there is one; not 0 where it did not come to its end."""
     from dsn_lite.training.run_files import CHECKPOINT, LOG
 

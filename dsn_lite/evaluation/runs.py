@@ -15,7 +15,7 @@ NOISY = "noisy"
 
 
 def write_run(path: str | Path, name: str, values: dict) -> None:
-    """Put an evaluation (of :func:`dsn_lite.evaluation.evaluate`) into a file of runs, in place of one of that name.
+    """Put an evaluation (what ``evaluate`` returns) into a file of runs, in place of one of that name.
 
     >>> import tempfile
     >>> rows = [{"file": "a", "pesq": 1.5, "noisy": {"pesq": 1.1}}, {"file": "b", "pesq": 2.5, "noisy": {"pesq": 1.4}}]

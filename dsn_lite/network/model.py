@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class Network(Enhancer):
         self.layers = tuple(Layer(*row) for row in table)
         # The untrained network is close to the identity: masks act on magnitudes to the power 0.3, and a random one would
         # shout.
-        self.policy = None
+        self.policy: Any = None  # a Policy where there is one
         self.renew_policy()
         mask = self.layers[-1].block
         with torch.no_grad():
@@ -214,7 +214,8 @@ class Network(Enhancer):
 
     def refine(self, inputs: list[Tensor], gates: Tensor | None, memory: dict) -> tuple[Tensor, list[Tensor]]:
         """The correction [B, T, 256, 2] that open gates add to the small mask, and the new GRU states."""
-        y, skips, states = None, [], []
+        y: Any = None
+        skips, states = [], []
         for layer, x in zip(self.layers, inputs, strict=True):
             gate = None if gates is None or layer.gate is None else gates[..., layer.gate]
             if layer.kind == "recurrent":

@@ -51,7 +51,7 @@ class Soap(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change every weight that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:

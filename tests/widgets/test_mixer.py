@@ -297,7 +297,7 @@ def test_pointer_reads_gates_and_turns_the_chart(shown, mixer):
     frames, step = mixer.sounds["frames"], next(step for step in mixer.steps if step["snr"] == 5)
     bits = np.unpackbits(np.frombuffer(part(mixer, step["gates_at"]), np.uint8), bitorder="little")
     gates = bits[: frames * len(mixer.gates)].reshape(frames, -1)
-    for lane, share in ((0, 0.3), (4, 0.5), (9, 0.8)):
+    for lane, share in ((0, 0.3), (4, 0.5), (7, 0.8)):
         x = box["x"] + 128 + share * (box["width"] - 128 - 44)
         shown.mouse.move(x, box["y"] + 4 + 140 + 8 + 12 * (lane + 0.5))
         words = shown.locator(".dsn-readout").text_content()

@@ -60,4 +60,5 @@ class DynamicFeedForward(nn.Module):
 
     def macs(self, bands: int) -> tuple[int, int]:
         """Products of one frame: static, dynamic."""
-        return tuple(part.macs(bands) if part else 0 for part in (self.static, self.dynamic))
+        static, dynamic = (part.macs(bands) if part else 0 for part in (self.static, self.dynamic))
+        return static, dynamic

@@ -114,7 +114,8 @@ class DynamicGRU(nn.Module):
 
     def macs(self, bands: int) -> tuple[int, int]:
         """Products of one frame: static, dynamic."""
-        return tuple(part.macs(bands) if part else 0 for part in (self.static, self.dynamic))
+        static, dynamic = (part.macs(bands) if part else 0 for part in (self.static, self.dynamic))
+        return static, dynamic
 
 
 def _run(group: nn.GRU, x: Tensor, state: Tensor) -> Tensor:
