@@ -130,7 +130,7 @@ def _dataclass(kind: type[T], values: Any) -> T:
         raise _MisfitError(f"{_shown(values)} does not fit; give a table of {', '.join(known)}")
     values = dict(values or {})
     try:
-        values = _renamed(kind, kind.expand(values) if hasattr(kind, "expand") else values)
+        values = _renamed(kind, kind.expand(values) if hasattr(kind, "expand") else values)  # type: ignore[attr-defined]
         for name in values:
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, 1)

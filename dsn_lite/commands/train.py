@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_stage(task: Callable[..., Loop], plan: Plan, corpus: Corpus, folder: Path, device: str, args: argparse.Namespace) -> int:
+def _run_stage(
+    task: Callable[..., Loop], plan: Plan, corpus: Corpus, folder: Path, device: str, args: argparse.Namespace
+) -> int:
     """Run one stage, from its checkpoint if there is one; not 0 where it did not come to its end."""
     from dsn_lite.training.run_files import CHECKPOINT, LOG
 
