@@ -97,8 +97,8 @@ def quality(pairs: str, *, short: bool = False) -> str:
     for name, label in NETWORKS.items():
         if name in done and not (short and name in ("dsn", "mgt-dsn") and name != DEFAULT):
             lines.append(line(f"**{label}**" if name == DEFAULT else label, done[name], margin=short))
-    endings = ("open", "closed", "other", "known") if short else (*POLICIES, *(n for n in done if "-budget-" in n))
-    words = {"open": "all gates open", "closed": "all gates closed", "other": "gates of another recording",
+    endings = ("open", "closed", "random", "other", "known") if short else (*POLICIES, *(n for n in done if "-budget-" in n))
+    words = {"open": "all gates open", "closed": "all gates closed", "random": "gates drawn at random", "other": "gates of another recording",
              "known": "gain known afterwards, a ceiling"}  # fmt: skip
     for ending in endings:
         name = ending if ending in done else f"{DEFAULT}-{ending}"
