@@ -25,6 +25,11 @@ NETWORKS = {
     "static": "everything always on", "static-narrow": "narrow static network", "static-only": "the small network alone",
     "dsn": "dsn, one target", "mgt-dsn": "mgt-dsn, target from OVRL", "benefit": "benefit, gain foretold",
 }  # fmt: skip
+WORDS = {
+    "open": "all gates open", "closed": "all gates closed", "random": "gates drawn at random",
+    "other": "gates of another recording", "known": "gain known afterwards, a ceiling",
+}  # fmt: skip
+"""Policies that the README shows, in its words."""
 SHOWN = (("pesq", "PESQ", 3), ("estoi", "ESTOI", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3))
 PEERS = {"gtcrn_dns3": "GTCRN", "ulunas": "UL-UNAS", "fastenhancer_t": "FastEnhancer-T", "dtln": "DTLN", "nsnet2": "NSNet2",
          "rnnoise": "RNNoise"}  # fmt: skip
@@ -97,13 +102,11 @@ def quality(pairs: str, *, short: bool = False) -> str:
     for name, label in NETWORKS.items():
         if name in done and not (short and name in ("dsn", "mgt-dsn") and name != DEFAULT):
             lines.append(line(f"**{label}**" if name == DEFAULT else label, done[name], margin=short))
-    endings = ("open", "closed", "random", "other", "known") if short else (*POLICIES, *(n for n in done if "-budget-" in n))
-    words = {"open": "all gates open", "closed": "all gates closed", "random": "gates drawn at random", "other": "gates of another recording",
-             "known": "gain known afterwards, a ceiling"}  # fmt: skip
+    endings = WORDS if short else (*POLICIES, *(n for n in done if "-budget-" in n))
     for ending in endings:
         name = ending if ending in done else f"{DEFAULT}-{ending}"
         if name in done and (ending in POLICIES or name.startswith(f"{DEFAULT}-budget")):
-            label = words.get(ending, ending.removeprefix(f"{DEFAULT}-").replace("-", " "))
+            label = WORDS.get(ending, ending.removeprefix(f"{DEFAULT}-").replace("-", " "))
             lines.append(line(label, done[name], margin=short))
     if pairs == "test":
         best = ("GTCRN", "UL-UNAS", "FastEnhancer-T")
