@@ -77,11 +77,10 @@ class Transforms:
     Parameters
     ----------
     engine : Engine
-    blocks_offset : whether offsets are blocked at the input; see :mod:`dsn_lite.audio.offset`.
     """
 
-    def __init__(self, engine: Engine, blocks_offset: bool = False):
-        self.engine, self.blocks_offset = engine, blocks_offset
+    def __init__(self, engine: Engine):
+        self.engine = engine
         self.reset()
 
     def reset(self) -> None:
@@ -97,8 +96,7 @@ class Transforms:
 
     def run_samples(self, samples: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Engine`."""
-        if self.blocks_offset:
-            samples, self._mean = block_offset(samples, self._mean)
+        samples, self._mean = block_offset(samples, self._mean)
         hops = np.concatenate((self._past[None], samples))
         windows = np.lib.stride_tricks.sliding_window_view(hops.reshape(-1), WINDOW)[::HOP]
         spectrum = np.fft.rfft(windows * _WINDOW).astype(np.complex64)

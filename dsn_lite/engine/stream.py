@@ -90,7 +90,7 @@ class FrameRunner:
         self._row = np.full((1, self.gate_count), isinstance(policy, str) and policy == "open", np.uint8)
         self.engine = make_engine(engine, model, model.budget_shift(budget)) if isinstance(engine, str) else engine
         has_transforms = hasattr(self.engine, "run_samples")
-        self._inside = self.engine if has_transforms else Transforms(self.engine, True)
+        self._inside = self.engine if has_transforms else Transforms(self.engine)
         self.reset()
 
     def reset(self) -> None:

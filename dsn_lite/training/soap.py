@@ -2,8 +2,7 @@
 
 Adam gives each weight a step size of its own, as if weights did not depend on each other. Here the gradient of a matrix is
 turned first into the basis in which its rows, and its columns, are uncorrelated; Adam works there, and its step is turned
-back. For matrices as small as ours it costs a few per cent of a step, and a network is as far after two steps as with Adam
-after three (``results/comparisons.jsonl``).
+back. For matrices as small as ours it costs little; what it gains in short runs stands in ``results/comparisons.jsonl``.
 """
 
 from __future__ import annotations
