@@ -6,6 +6,7 @@ What a reader sees here is what the engines for sound that arrives (``dsn_lite.e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from dsn_lite.audio.offset import blocked_hops
 from dsn_lite.audio.resampling import fit, resample
 from dsn_lite.audio.spectral import SAMPLE_RATE, frame_count, istft, stft
 from dsn_lite.errors import InputError
-from dsn_lite.network.macs import count
+from dsn_lite.network.macs import Count, count
 
 BLOCK_FRAMES = 1250
 """Frames computed at once (20 s): bounds the memory."""
@@ -37,6 +38,19 @@ class Result:
     """MACs of the open dynamic parts / MACs of all dynamic parts; 1 for a static network."""
     mmacs_per_second: float
     """Mean of `frame_mmacs`; of one channel."""
+
+    @classmethod
+    def of(cls, wave: np.ndarray | Tensor, waves: Sequence, gates: Sequence, counted: Count) -> Result:
+        """The result for a signal whose channels became `waves` [samples] under `gates` [T, K]."""
+        output, used = np.stack(waves).reshape(np.shape(wave)), np.stack(gates)
+        spent, switchable = counted.of_frames(used), counted.gate_macs
+        return cls(
+            wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
+            gates=used if output.ndim == 2 else used[0],
+            frame_mmacs=spent if output.ndim == 2 else spent[0],
+            activation=float((used @ switchable).mean() / switchable.sum()) if len(switchable) else 1.0,
+            mmacs_per_second=float(spent.mean()),
+        )
 
 
 class Enhancer(nn.Module):
@@ -72,16 +86,7 @@ class Enhancer(nn.Module):
         if not channels.size:
             raise InputError("the signal has no samples")
         waves, gates = zip(*(self._channel(one, rate, shift, policy) for one in channels), strict=True)
-        output, used = np.stack(waves).reshape(np.shape(wave)), np.stack(gates)
-        counted = count(self)
-        spent, switchable = counted.of_frames(used), counted.gate_macs
-        return Result(
-            wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
-            gates=used if output.ndim == 2 else used[0],
-            frame_mmacs=spent if output.ndim == 2 else spent[0],
-            activation=float((used @ switchable).mean() / switchable.sum()) if len(switchable) else 1.0,
-            mmacs_per_second=float(spent.mean()),
-        )
+        return Result.of(wave, waves, gates, count(self))
 
     def budget_shift(self, budget: float | None) -> float:
         """What to add to the policy's margins for a wanted mean activation `budget` in 0..1; None is the trained one.
