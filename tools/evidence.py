@@ -125,6 +125,8 @@ def _of_the_default(weights: Path | None, sets: dict[str, Path], results: Path) 
         return
     bench = ("bench", "--json", str(results / "bench.json"), "--picture", str(results / "bench.png"))
     yield Job("bench.json", bench, (weights,))
+    page = ("page_engine.py", DEFAULT, "--json", str(results / "page-engine.json"))
+    yield Job("page-engine.json", page, (weights, *sorted((ROOT / "dsn_lite" / "widgets").glob("products.*"))))
     for pairs, folder in sets.items():
         out = str(results / f"meaning-{pairs}.json")
         yield Job(f"meaning-{pairs}.json", ("meaning.py", str(folder), DEFAULT, "--json", out), (weights, folder))

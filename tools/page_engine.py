@@ -1,6 +1,6 @@
-"""How exact and how fast the engine of the page is, under node: writes results/page-engine.json.
+"""How exact and how fast the engine of the page is, under node.
 
-    python tools/page_engine.py [NETWORK] -o results/page-engine.json
+    python tools/page_engine.py [NETWORK] --json results/page-engine.json
 
 NETWORK is a shipped network or a .safetensors file; without one an untrained network of the preset `base` is measured,
 whose exactness and cost are those of any of its shape. Times are processor time of one run, least and median of 25.
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dsn_lite.evaluation.provenance import provenance, report
 from dsn_lite.network import weights
 from dsn_lite.network.config import Config
 from dsn_lite.network.model import Network
@@ -57,9 +58,8 @@ def run(place: Path, kernel: str, job: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("network", nargs="?")
-    parser.add_argument("-o", "--output", type=Path, default=Path("results/page-engine.json"))
+    parser.add_argument("--json", type=Path, help="file to write")
     options = parser.parse_args()
     torch.manual_seed(0)
     given = weights.read(options.network, Network) if options.network else Network(Config.preset("base")).eval()
-    options.output.write_text(json.dumps(measure(given), indent=1) + "\n")
-    print(options.output.read_text())
+    report({**measure(given), "seed": 0, **provenance(("torch", "numpy"))}, options.json)
