@@ -21,10 +21,9 @@ def find(given: Iterable[str | Path], out: Path) -> tuple[dict[Path, Path], list
             names.setdefault(path, _result_name(path))
             continue
         found, foreign = _sound_files(path, out, failed)
-        failed += [
-            InputError(f"{file}: {file.suffix[1:]} cannot be read; convert it to WAV or FLAC, for example with ffmpeg")
-            for file in foreign
-        ]
+        for file in foreign:
+            cure = "convert it to WAV or FLAC, for example with ffmpeg"
+            failed.append(InputError(f"{file}: {file.suffix[1:]} cannot be read; {cure}"))
         if not found and not foreign:
             failed.append(InputError(f"{path}: no sound files in this folder; name files, or another folder"))
         for file in found:
@@ -51,38 +50,26 @@ def _sound_files(folder: Path, out: Path, failed: list[InputError]) -> tuple[lis
         reason = error.strerror or error
         failed.append(InputError(f"{error.filename}: this folder cannot be read ({reason}); change its permissions"))
 
-    found, foreign = [], []
+    found, foreign, skipped = [], [], _identity(out)
     above = {str(folder): (os.path.realpath(folder),)}
     for where, folders, names in os.walk(folder, onerror=say, followlinks=True):
         here, kept = Path(where), []
         for name in sorted(folders):
             real = os.path.realpath(here / name)
-            if name[0] != "." and real not in above[where] and not _is_same(here / name, out):
+            is_skipped = skipped is not None and _identity(real) == skipped
+            if name[0] != "." and real not in above[where] and not is_skipped:
                 above[os.path.join(where, name)] = (*above[where], real)
                 kept.append(name)
         folders[:] = kept
-        for name in sorted(names):
-            if name[0] != ".":
-                suffix = Path(name).suffix.lower()
-                found += [here / name] if suffix in SUFFIXES else []
-                foreign += [here / name] if suffix in FOREIGN else []
+        files = [here / name for name in sorted(names) if name[0] != "."]
+        found += [file for file in files if file.suffix.lower() in SUFFIXES]
+        foreign += [file for file in files if file.suffix.lower() in FOREIGN]
     return found, foreign
 
 
-def _is_same(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
-
-
 class Outputs:
-    """The names that a command writes to. None is a file that it reads, none is given twice.
+    """The names that a command writes to. None is a file that it reads (a `model` of the user's too), none is given twice.
 
-    Parameters
-    ----------
-    inputs : what the command reads, whatever it is called there
-    model : the network, where it is one of the user's own: its weights and its card are inputs too
-
-    Examples
-    --------
     >>> outputs = Outputs(["a.wav"])
     >>> outputs.claim("out/a.wav", "a.wav")
     PosixPath('out/a.wav')
@@ -110,6 +97,16 @@ class Outputs:
         if first != str(taker):
             raise InputError(f"{taker}: {output} is the result of {first} already; rename one or run twice")
         return output
+
+    def claim_each(self, wanted: dict[Path, list[Path]], failed: list[InputError]) -> dict[Path, list[Path]]:
+        """Of inputs with their results those whose results can all be had; of each of the others `failed` gets an error."""
+        claimed = {}
+        for source, results in wanted.items():
+            try:
+                claimed[source] = [self.claim(result, source) for result in results]
+            except InputError as error:
+                failed.append(error)
+        return claimed
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

@@ -6,26 +6,24 @@ import argparse
 from pathlib import Path
 
 from dsn_lite.audio.files import FOREIGN, SUFFIXES
-from dsn_lite.commands._numbers import whole
+from dsn_lite.commands._options import add_command, whole
 from dsn_lite.data.cache import say
 from dsn_lite.data.layouts import lacking, scan, shared_speakers
 from dsn_lite.data.manifest import KINDS, SPLITS, Entry, write_manifest
 from dsn_lite.errors import InputError
 
 
-def add_parser(subparsers) -> None:
-    """Add the sub-command to an argparse sub-parser collection."""
-    parser = subparsers.add_parser(
-        "corpus",
-        help="list the speech and noise of folders in a manifest",
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Register the command."""
+    parser = add_command(
+        subparsers, "corpus", run, help="list the speech and noise of folders in a manifest",
         description="List the speech, noise and room responses below some folders in a manifest (CSV) "
         "to train on. Knows LibriSpeech, VoiceBank-DEMAND, DNS-Challenge and ESC-50, and any folder with "
         "sub-folders named speech (or clean), noise and rir. Splits by speaker: about 5 % validates.",
-    )
+    )  # fmt: skip
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folder to look through")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="manifest to write")
     parser.add_argument("--seed", type=whole(0), default=0, help="another seed splits otherwise (default 0)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

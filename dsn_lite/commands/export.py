@@ -6,42 +6,30 @@ import argparse
 from pathlib import Path
 
 from dsn_lite.commands._files import Outputs
+from dsn_lite.commands._options import PRESETS, add_command, add_model, load_or_make
+from dsn_lite.errors import InputError
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "export",
-        help="write the network as ONNX, one frame a run",
+    parser = add_command(
+        subparsers, "export", run, help="write the network as ONNX, one frame a run",
         description="Write a network as an ONNX graph that takes one frame of the spectrum and its states and skips what "
         "is closed (`If`). Its metadata say how to feed it.",
         epilog="examples:\n  dsn-lite export -o benefit.onnx\n  dsn-lite export --model static -o static.onnx",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    )  # fmt: skip
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="the .onnx file to write")
-    parser.add_argument(
-        "--model",
-        metavar="NAME",
-        help="trained network, .safetensors file, or a preset with random weights (tiny, base, paper; default: benefit)",
-    )
-    parser.set_defaults(run=run)
+    add_model(parser, more=PRESETS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
-    from dsn_lite import zoo
-    from dsn_lite.errors import InputError
-    from dsn_lite.network.config import PRESETS, Config
-    from dsn_lite.network.model import Network
-
     Outputs([], args.model).claim(args.output, "--output")
     try:
         from dsn_lite.engine import onnx
         from dsn_lite.engine.graph import count_nodes
 
-        name = args.model or zoo.DEFAULT
-        network = Network(Config.preset(name)).eval() if name in PRESETS else zoo.load(name, kinds=("enhancer",))
-        model = onnx.save(network, args.output)
+        model = onnx.save(load_or_make(args.model, kinds=("enhancer",)), args.output)
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise

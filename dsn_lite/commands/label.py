@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from dsn_lite.commands._numbers import number, whole
+from dsn_lite.commands._options import add_command, number, whole
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "label",
-        help="score training mixtures with DNSMOS OVRL",
+    parser = add_command(
+        subparsers, "label", run, help="score training mixtures with DNSMOS OVRL",
         description="Score the first ITEMS training mixtures with DNSMOS OVRL. Scores are kept; a stopped call goes on.",
-    )
+    )  # fmt: skip
     parser.add_argument("manifest", metavar="MANIFEST", help="manifest.csv from `dsn-lite corpus`")
     parser.add_argument("--items", type=whole(1), default=4000, metavar="N", help="mixtures to score (default 4000)")
-    parser.add_argument("--seconds", type=number(4, 600), default=4.0, help="length of a mixture, 4 or more (default 4)")
+    told = "length of a mixture, 4 or more (default 4)"
+    parser.add_argument("--seconds", type=number(4, 600), default=4.0, help=told)
     parser.add_argument("--seed", type=whole(0), default=1, help="seed of the training run (default 1)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

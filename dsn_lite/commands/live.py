@@ -8,33 +8,28 @@ from pathlib import Path
 
 from dsn_lite.audio.files import format_of
 from dsn_lite.commands._files import Outputs, complain
-from dsn_lite.commands._numbers import number
+from dsn_lite.commands._options import add_command, add_gates, add_model
 from dsn_lite.commands.enhance import check_asked
 from dsn_lite.errors import InputError
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "live",
-        help="enhance from the microphone to the speaker",
+    parser = add_command(
+        subparsers, "live", run, help="enhance from the microphone to the speaker",
         description="Enhance what the microphone hears and play it, 32 ms later plus what the sound card adds, with a "
         "meter of gates and MMAC/s. Wear headphones: a speaker would be heard again. Ctrl-C ends it.",
         epilog="examples:\n  dsn-lite live\n  dsn-lite live --devices\n  dsn-lite live --file noisy.wav --out clean.wav",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--model", metavar="NAME", help="see dsn-lite models, or a .safetensors file (default: benefit)"
-    )
-    parser.add_argument("--budget", type=number(0, 1), metavar="B", help="wanted share of the switchable cost, 0 to 1")
-    parser.add_argument("--policy", choices=("learned", "open", "closed"), default="learned", help="who decides")
+    )  # fmt: skip
+    add_model(parser)
+    add_gates(parser)
     parser.add_argument("--engine", choices=("auto", "kernel", "onnx", "torch"), default="auto", help="what computes")
     parser.add_argument("--microphone", type=_device, metavar="DEV", help="number or part of the name, see --devices")
     parser.add_argument("--speaker", type=_device, metavar="DEV", help="likewise")
     parser.add_argument("--devices", action="store_true", help="list microphones and speakers")
     parser.add_argument("--file", type=Path, metavar="IN", help="take a sound file instead of the microphone")
-    parser.add_argument("--out", type=Path, metavar="OUT", help="write this file instead of playing (16 kHz, one channel)")
-    parser.set_defaults(run=run)
+    told = "write this file instead of playing (16 kHz, one channel)"
+    parser.add_argument("--out", type=Path, metavar="OUT", help=told)
 
 
 def _device(text: str) -> int | str:
@@ -60,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from dsn_lite.engine.stream import Stream
 
     torch.set_num_threads(1)
-    network = zoo.load(args.model or zoo.DEFAULT, kinds=("enhancer",))
+    network = zoo.load(args.model, kinds=("enhancer",))
     check_asked(network, args)
     stream = Stream(network, budget=args.budget, policy=args.policy, engine=args.engine)
     live.warm_up(stream)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
+
+from dsn_lite.commands._options import add_command
 
 _COLUMNS = (
-    ("activation", "act.", 3), ("mmacs_per_second", "MMAC/s", 1), ("pesq", "PESQ", 2), ("estoi", "ESTOI", 3),
-    ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 2),
+    ("activation", "act.", 3, 7), ("mmacs_per_second", "MMAC/s", 1, 8), ("pesq", "PESQ", 2, 7), ("estoi", "ESTOI", 3, 7),
+    ("si_sdr", "SI-SDR", 2, 8), ("ovrl", "OVRL", 2, 7),
 )  # fmt: skip
-"""Names in `metrics` of a card, as `dsn-lite evaluate` gives them; headings; decimals."""
+"""Names in `metrics` of a card, as `dsn-lite evaluate` gives them; headings; decimals; width."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "models",
-        help="list the trained networks",
+    parser = add_command(
+        subparsers, "models", run, help="list the trained networks",
         description="List the trained networks that ship with the package, and what their cards say of them.",
-    )
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the cards")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns the exit status."""
-    import json
-
     from dsn_lite import zoo
 
     cards = zoo.available()
@@ -43,17 +42,11 @@ def table(cards: list[dict]) -> str:
     if not cards:
         return "no networks are shipped; train one (dsn-lite train) and give its .safetensors file to --model"
     wide = max(6, *(len(card["name"]) for card in cards))
-    lines = [f"{'name':<{wide}}{'steps':>10}" + "".join(f"{heading:>{_width(heading)}}" for _, heading, _ in _COLUMNS)]
+    lines = [f"{'name':<{wide}}{'steps':>10}" + "".join(f"{heading:>{width}}" for _, heading, _, width in _COLUMNS)]
     for card in cards:
-        metrics = card.get("metrics", {})
-        figures = (f"{_figure(metrics.get(key), places):>{_width(heading)}}" for key, heading, places in _COLUMNS)
-        lines.append(f"{card['name']:<{wide}}{card.get('steps', '-'):>10}" + "".join(figures))
+        figures = f"{card['name']:<{wide}}{card.get('steps', '-'):>10}"
+        for key, _, places, width in _COLUMNS:
+            value = card.get("metrics", {}).get(key)
+            figures += f"{'-' if value is None else f'{value:.{places}f}':>{width}}"
+        lines.append(figures)
     return "\n".join(lines)
-
-
-def _width(heading: str) -> int:
-    return max(7, len(heading) + 2)
-
-
-def _figure(value: float | None, places: int) -> str:
-    return "-" if value is None else f"{value:.{places}f}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
-import traceback
 from pathlib import Path
 
-from dsn_lite.audio.files import FOREIGN, SUFFIXES, replacing
-from dsn_lite.commands._files import Outputs, complain, find
-from dsn_lite.commands._numbers import number
+from dsn_lite.audio.files import FOREIGN, SUFFIXES
+from dsn_lite.commands._batch import do_all
+from dsn_lite.commands._files import Outputs, find
+from dsn_lite.commands._options import add_budget, add_command, add_files, add_model
 from dsn_lite.errors import InputError
 
 _EPILOG = """\
@@ -26,30 +25,18 @@ status 2; the others are still done.
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "separate",
-        help="separate two talkers",
+    parser = add_command(
+        subparsers, "separate", run, help="separate two talkers", epilog=_EPILOG,
         description="Separate recordings of two talkers into one file for each.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="sound files (wav, flac, ogg, mp3, ...) or folders")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument(
-        "--model", default="separator", metavar="NAME",
-        help="see dsn-lite models, or a .safetensors file (default: separator)",
     )  # fmt: skip
-    parser.add_argument(
-        "--budget", type=number(0, 1), metavar="B",
-        help="wanted share of the computation above the narrowest width, 0 to 1 (default: as trained)",
-    )  # fmt: skip
+    add_files(parser, "folder for the results")
+    add_model(parser, default="separator")
+    add_budget(parser, "the computation above the narrowest width")
     parser.add_argument(
         "--policy", type=_policy, default="learned", metavar="P",
         help="learned: the network chooses its width for each quarter of a second; open, closed: always its widest or "
         "narrowest; or one of its widths, such as 0.25 (default: learned)",
     )  # fmt: skip
-    parser.add_argument("--report", metavar="JSON", help="write widths, cost and speed of each file")
-    parser.set_defaults(run=run)
 
 
 def _policy(text: str) -> str | float:
@@ -70,13 +57,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{folder}: is a file; name a folder for the results")
     names, failed = find(args.inputs, folder)
     outputs = Outputs(names, args.model)
-    jobs: dict[Path, list[Path]] = {}
-    for source, name in names.items():
-        results = [folder / name.with_name(f"{name.stem}-{number}.wav") for number in (1, 2)]
-        try:
-            jobs[source] = [outputs.claim(result, source) for result in results]
-        except InputError as error:
-            failed.append(error)
+    wanted = {
+        source: [folder / name.with_name(f"{name.stem}-{talker}.wav") for talker in (1, 2)]
+        for source, name in names.items()
+    }
+    jobs = outputs.claim_each(wanted, failed)
     if args.report:
         outputs.claim(args.report, "--report")
     import torch
@@ -85,36 +70,12 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     network = zoo.load(args.model, kinds=("separator",))
-    for error in failed:
-        complain(error)
-    done: list[dict] = []
-    try:
-        _separate_all(jobs, network, args, done, failed)
-    finally:  # after an interruption too
-        if args.report:
-            _write_report(args, network.name, done, failed)
-    return 2 if failed else 0
 
+    def work(source: Path, results: list[Path], _) -> tuple[dict, str, list[InputError]]:
+        row, damage = separate_file(network, source, results, budget=args.budget, policy=args.policy)
+        return row, _summary(row), [damage] if damage else []
 
-def _separate_all(
-    jobs: dict[Path, list[Path]], network, args: argparse.Namespace, done: list[dict], failed: list[InputError]
-) -> None:
-    for source, outputs in jobs.items():
-        try:
-            row, damage = separate_file(network, source, outputs, budget=args.budget, policy=args.policy)
-        except InputError as error:
-            failed.append(error)
-            complain(error)
-        except Exception as error:  # a fault of ours must not cost the other files
-            traceback.print_exc()
-            failed.append(InputError(f"{source}: {error!r} inside dsn-lite; please report it"))
-            complain(failed[-1])
-        else:
-            done.append(row)
-            print(_summary(row), flush=True)
-            if damage:
-                failed.append(damage)
-                complain(damage)
+    return do_all(jobs, work, failed, args, network.name)
 
 
 def separate_file(
@@ -130,7 +91,6 @@ def separate_file(
     for output, talker in zip(outputs, result.waves, strict=True):
         audio.write(output, talker, reader.sample_rate, audio.kept_subtype(reader.subtype))
     seconds = wave.shape[1] / reader.sample_rate
-    used = {f"{width:g}": round(float((result.widths == width).mean()), 4) for width in network.config.widths}
     row = {
         "file": str(path),
         "outputs": [str(output) for output in outputs],
@@ -140,7 +100,7 @@ def separate_file(
         "utilisation": round(result.utilisation, 4),
         "activation": round(result.activation, 4),
         "mmacs_per_second": round(result.mmacs_per_second, 4),
-        "widths": used,
+        "widths": {f"{width:g}": round(float((result.widths == width).mean()), 4) for width in network.config.widths},
         "real_time_factor": round((time.perf_counter() - started) / seconds, 4),
     }
     return row, reader.damage
@@ -150,12 +110,3 @@ def _summary(row: dict) -> str:
     names = " and ".join(row["outputs"])
     cost = f"mean width {row['utilisation']:.2f}, {row['mmacs_per_second']:.1f} MMAC/s"
     return f"{names}: {row['seconds']:.1f} s, {cost}, {1 / row['real_time_factor']:.0f} times real time"
-
-
-def _write_report(args: argparse.Namespace, model: str, done: list[dict], failed: list[InputError]) -> None:
-    content = {
-        "model": model, "budget": args.budget, "policy": args.policy, "files": done,
-        "errors": [str(error) for error in failed],
-    }  # fmt: skip
-    with replacing(args.report) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsn_lite.commands._numbers import whole
+from dsn_lite.commands._options import add_command, whole
 from dsn_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,22 +33,20 @@ TASKS = {
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
-    parser = subparsers.add_parser(
-        "train",
-        help="train a network",
+    parser = add_command(
+        subparsers, "train", run, help="train a network",
         description="Train a network from a YAML recipe on the mixtures of a manifest. Resumable at any moment.",
         epilog="several processes: torchrun --nproc-per-node 2 -m dsn_lite train RECIPE --data MANIFEST --out RUN",
-    )
+    )  # fmt: skip
     parser.add_argument("config", metavar="RECIPE", help="YAML file; see recipes/")
     parser.add_argument("--data", required=True, metavar="MANIFEST", help="manifest.csv from `dsn-lite corpus`")
     parser.add_argument("--out", required=True, metavar="RUN", help="folder for checkpoints, log, curve and weights")
     parser.add_argument("--branch", metavar="NAME", help="a branch of the recipe: another end of the same first stages")
     parser.add_argument("--resume", action="store_true", help="go on where the run in RUN stopped, if there is one")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda if there is one")
-    parser.add_argument("--workers", type=whole(0), default=1, metavar="N", help="processes that make mixtures (default 1)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: cuda if there is one")
+    parser.add_argument("--workers", type=whole(0), default=1, metavar="N", help="processes of data (default 1)")
     parser.add_argument("--threads", type=whole(1), default=1, metavar="N", help="threads of the network (default 1)")
-    parser.add_argument("--stop-at", type=whole(1), metavar="STEP", help="stop after this step of a stage; resume later")
-    parser.set_defaults(run=run)
+    parser.add_argument("--stop-at", type=whole(1), metavar="STEP", help="stop after this step of a stage")
 
 
 def run(args: argparse.Namespace) -> int:

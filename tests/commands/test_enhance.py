@@ -14,7 +14,7 @@ from networks import random_network
 
 import dsn_lite
 from dsn_lite import audio, cli, zoo
-from dsn_lite.commands import enhance, models
+from dsn_lite.commands import _batch, enhance, models
 from dsn_lite.engine import stream as streaming
 from dsn_lite.network.config import Config
 from dsn_lite.network.weights import save as save_weights
@@ -230,7 +230,9 @@ def test_what_is_there_of_a_file_that_was_cut_off_is_enhanced(run, suffix):
     Path(f"x.{suffix}").write_bytes(content[: 9 * len(content) // 10])
     status, lines, errors = run(f"x.{suffix}", "-o", "out", "--report", "r.json")
     assert (status, len(lines), len(errors)) == (2, 1, 1)
-    assert errors[0].startswith(f"dsn-lite: x.{suffix}: ") and "cut off" in errors[0] and "copy or record it" in errors[0]
+    assert (
+        errors[0].startswith(f"dsn-lite: x.{suffix}: ") and "cut off" in errors[0] and "copy or record it" in errors[0]
+    )
     with audio.Reader(f"x.{suffix}") as reader:
         there = reader.read().shape
     assert audio.read(f"out/x.{suffix}").wave.shape == there and 10_000 < there[1] < 50_000
@@ -472,21 +474,18 @@ def test_names_that_are_no_text_or_several_lines(run):
     assert status == 2 and len(errors) == 1
 
 
-def test_the_bar_tells_the_time_left(monkeypatch, capsys):
-    clock = iter([100.0, 101.0, 110.0, 110.05, 130.0])
-    monkeypatch.setattr(enhance.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    bar = enhance._Bar([])
-    bar._sizes = [30, 10]
-    bar.show(0.1)  # after one second: nothing yet
-    assert capsys.readouterr().err == ""
-    bar.show(1 / 3)
-    assert "25%  file 1 of 2  0:30 left" in capsys.readouterr().err
-    bar.show(0.5)  # too soon after the last
-    bar.next_file()
-    bar.show(0.0)
-    assert "75%  file 2 of 2  0:10 left" in capsys.readouterr().err
-    assert enhance._clock(3725) == "1:02:05"
+def test_the_bar_tells_how_far_the_work_is(run, monkeypatch, capfd):
+    class Shown(_batch.tqdm):
+        def __init__(self, **options):
+            super().__init__(**options | {"disable": False, "delay": 0, "mininterval": 0})
+
+    monkeypatch.setattr(_batch, "tqdm", Shown)
+    save("a.wav", noise(160_000))
+    save("b.wav", noise(160_000))
+    status, lines, errors = run("a.wav", "b.wav", "missing.wav", "-o", "out")
+    shown = " ".join(errors)
+    assert (status, len(lines)) == (2, 2)
+    assert all(words in shown for words in (" 50%|", "file 1 of 3", " left", "100%|", "missing.wav: no such file"))
 
 
 def test_models_and_macs(capsys, weights):
