@@ -47,10 +47,7 @@ def default_folder() -> Path:
 
 def manifest_hash(entries: Iterable[Entry]) -> str:
     """SHA-1 of the rows of a manifest as written: the same on every machine that holds the same manifest."""
-    rows = [
-        [e.path, e.kind, e.split, e.source, e.speaker, e.language, f"{e.seconds:.3f}", e.licence]
-        for e in entries
-    ]
+    rows = [[e.path, e.kind, e.split, e.source, e.speaker, e.language, f"{e.seconds:.3f}", e.licence] for e in entries]
     return hashlib.sha1(json.dumps(rows).encode()).hexdigest()
 
 
@@ -66,8 +63,7 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; a killed holder frees it. Where ``fcntl`` is missing, no lock.
-    """
+    """Hold an exclusive lock on a file; a killed holder frees it. Where ``fcntl`` is missing, no lock."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as handle:
@@ -117,32 +113,12 @@ def _encode(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict]:
 
 
 class AudioCache:
-    """The decoded files of a corpus.
+    """The decoded files of a corpus; file ``i`` is row ``i`` of its manifest, `entries`.
 
-    Parameters
-    ----------
-    entries : sequence of Entry
-        Rows of the manifest; file ``i`` of the cache is row ``i``.
-    folder : path, optional
-        Where caches are kept, see :func:`default_folder`.
-    workers : int
-        Decoding threads of the first build.
-
-    Attributes
-    ----------
-    length, begin, end : int64 [files]
-        Samples of the file, and of its part between the first and last active frame. Length 0: left out.
-    level : float64 [files]
-        RMS over the active frames (20 ms, at most 40 dB below the loudest).
-    left_out : list of str
-        One line for each file that could not be used.
-    contents : str
-        SHA-1 over what the files hold, the same wherever they lie and whenever they were written.
+    `folder` is where caches are kept (see :func:`default_folder`), `workers` the number of threads that decode.
     """
 
-    def __init__(
-        self, entries: Sequence[Entry], folder: str | Path | None = None, *, workers: int = 2
-    ) -> None:
+    def __init__(self, entries: Sequence[Entry], folder: str | Path | None = None, *, workers: int = 2) -> None:
         root = Path(folder) if folder else default_folder()
         self.hash = manifest_hash(entries)
         self.folder = root / f"{LAYOUT}-{self.hash[:16]}"
@@ -152,18 +128,21 @@ class AudioCache:
             with lock(root / f"{self.folder.name}.lock"):
                 index = Index.read(self.folder, len(entries))
                 reasons = self._update(index, entries, stamps, workers)
+        #: one line for each file that could not be used
         self.left_out = self._name_missing(index, entries, stamps, reasons)
         rows = [index.sounds[known["sha1"]] if known else _NOTHING for known in index.files]
         if not any(row["length"] for row in rows):
             first = f" ({self.left_out[0]})" if self.left_out else ""
             raise InputError(f"no file of the manifest could be decoded{first}; check the paths in it")
-        self.contents = hashlib.sha1(
-            "|".join(known["sha1"] if known else "" for known in index.files).encode()
-        ).hexdigest()
+        hashes = "|".join(known["sha1"] if known else "" for known in index.files)
+        #: SHA-1 over what the files hold, the same wherever they lie and whenever they were written
+        self.contents = hashlib.sha1(hashes.encode()).hexdigest()
+        #: samples of each file (0: left out), and where its part from the first to the last active frame begins and ends
         self.length, self.begin, self.end, self._offset, self._frame = (
             np.array([row[name] for row in rows], dtype=np.int64)
             for name in ("length", "begin", "end", "offset", "frame")
         )
+        #: RMS of each file over its active frames (20 ms, at most 40 dB below the loudest)
         self.level, self._scale = (np.array([row[name] for row in rows]) for name in ("level", "scale"))
         self._envelope = np.fromfile(self.folder / "envelope.u8", dtype=np.uint8, count=index.frames)
         self._map: np.ndarray | None = None
@@ -195,7 +174,9 @@ class AudioCache:
             try:
                 self._map = np.memmap(self.folder / "audio.i16", dtype=np.int16, mode="r")
             except (OSError, ValueError) as error:
-                raise InputError(f"{self.folder}: the cache cannot be read ({error}); it is made anew next time") from None
+                raise InputError(
+                    f"{self.folder}: the cache cannot be read ({error}); it is made anew next time"
+                ) from None
         length = int(self.length[i]) - start if length is None else length
         stop = min(start + length, int(self.length[i]))
         out = np.zeros(length, dtype=np.float32)

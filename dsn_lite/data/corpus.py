@@ -47,34 +47,18 @@ class Pool:
 
 
 class Corpus:
-    """A manifest, its decoded files and a bank of rooms.
-
-    Attributes
-    ----------
-    path : Path
-        The manifest.
-    entries : sequence of Entry
-        Its rows.
-    cache : AudioCache
-        Their samples.
-    bank : Bank
-        Small rooms.
-    hash : str
-        SHA-1 over the manifest's rows, the files left out, how the rooms were made and the rules of drawing.
-    """
+    """The manifest at `path`, its rows `entries`, their decoded files `cache`, and `bank`, small rooms."""
 
     def __init__(self, path: Path, entries: Sequence[Entry], cache: AudioCache, bank: Bank) -> None:
         self.path, self.entries, self.cache, self.bank = path, entries, cache, bank
         present = "".join("1" if length else "0" for length in cache.length)
+        #: SHA-1 over the manifest's rows, the files left out, how the rooms were made and the rules of drawing
         self.hash = hashlib.sha1(f"{RULES}|{cache.hash}|{present}|{bank.name}".encode()).hexdigest()
         self._pools: dict[tuple[str, str], Pool] = {}
 
     @classmethod
     def open(cls, manifest: str | Path, cache_folder: str | Path | None = None, rooms: int | None = None) -> Corpus:
-        """Read a manifest and decode its files on the first use (about 9 h of Opus take a minute or two).
-
-        `rooms` is how many are simulated; None is 200.
-        """
+        """Read a manifest; the first use decodes its files (9 h of Opus in a minute or two) and simulates `rooms` (200)."""
         folder = Path(cache_folder) if cache_folder else default_folder()
         entries = read_manifest(manifest)
         return cls(Path(manifest), entries, AudioCache(entries, folder), open_bank(folder, rooms))

@@ -12,14 +12,15 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from dsn_lite import audio
+from dsn_lite.audio.files import SUFFIXES
 from dsn_lite.data.cache import progress, say
 from dsn_lite.data.manifest import Entry
 from dsn_lite.errors import InputError
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au"}
 VALID = 0.05  # share of the seconds of speech, and of noise, that validates
 FOLDERS = {
     "speech": {"speech", "clean", "clean_fullband"},
@@ -31,58 +32,37 @@ VOICEBANK = re.compile(r"clean_(trainset|testset)_?(28spk|56spk)?_?wav")
 MIXED = re.compile(r"noisy|test_set|dev_testset")  # folders of mixtures: neither speech nor noise
 
 
-def scan(
-    folders: Iterable[str | Path],
-    *,
-    seed: int = 0,
-    report: Callable[[str], None] = say,
-) -> list[Entry]:
+def scan(folders: Iterable[str | Path], *, seed: int = 0, report: Callable[[str], None] = say) -> list[Entry]:
     """List the speech, noise and room responses below some folders.
 
-    Where the layout says what trains and what tests, it is kept; the rest is split by speaker (noise: by
-    recording or class), 5 % of the seconds to ``valid``.
-
-    Parameters
-    ----------
-    folders : iterable of path
-    seed : int
-        Of the split.
-    report : callable
-        Gets one line for each file that cannot be read; it is left out.
+    Where the layout says what trains and what tests, it is kept; the rest is split by speaker (noise: by recording or
+    class), 5 % of the seconds to ``valid``; `seed` is that of the split. A file that cannot be read is left out, and
+    `report` gets a line of it.
     """
-    found: dict[Path, tuple[Entry, str]] = {}
-    unreadable: set[Path] = set()
+    found: dict[Path, tuple[Entry, str] | None] = {}  # None: cannot be read
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; name a folder with speech or noise in it")
         files = list(_walk(folder))
         if not files:
-            raise InputError(
-                f"{folder}: no sound files in it; name a folder with wav, flac, ogg or mp3 files"
-            )
+            raise InputError(f"{folder}: no sound files in it; name a folder with wav, flac, ogg or mp3 files")
         for file in progress(files, len(files), f"reading {folder.name}"):
-            recognised = _recognise(file, folder)
-            if recognised is None or file in found or file in unreadable:
+            if file in found or (recognised := _recognise(file, folder)) is None:
                 continue
             entry, group = recognised
             try:
-                seconds = _seconds(file)
+                found[file] = replace(entry, seconds=_seconds(file)), group
             except InputError as error:
                 report(f"left out: {error}")
-                unreadable.add(file)
-                continue
-            found[file] = replace(entry, seconds=seconds), group
-        if not any(file in found for file in files):
-            reason = (
-                "no file in it can be read"
-                if unreadable.intersection(files)
-                else "nothing in it is recognised"
-            )
+                found[file] = None
+        if not any(found.get(file) for file in files):
+            is_damaged = any(file in found for file in files)
+            reason = "no file in it can be read" if is_damaged else "nothing in it is recognised"
             raise InputError(
                 f"{folder}: {reason}; put the files into folders named speech, noise and rir, "
                 "or give the folder of LibriSpeech, VoiceBank-DEMAND, DNS-Challenge or ESC-50"
             )
-    return _split(list(found.values()), seed)
+    return _split([known for known in found.values() if known], seed)
 
 
 def _seconds(file: Path) -> float:
@@ -110,13 +90,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _recognise(file: Path, folder: Path) -> tuple[Entry, str] | None:
     """(entry, what must not be torn apart by a split), or None. An empty split is one to be drawn."""
-    path = str(file)
-    parents = [
-        part.lower() for part in (folder.resolve().name, *file.relative_to(folder.resolve()).parts[:-1])
-    ]
-    split = next(
-        (SPLIT_FOLDERS[p] for part in parents for p in (part.split("-")[0],) if p in SPLIT_FOLDERS), ""
-    )
+    path, root = str(file), folder.resolve()
+    parents = [part.lower() for part in (root.name, *file.relative_to(root).parts[:-1])]
+    named = (SPLIT_FOLDERS.get(part.split("-")[0]) for part in parents)
+    split = next(filter(None, named), "")
 
     spoken = re.fullmatch(r"(\d+)-(\d+)-\d+", file.stem)
     if spoken and file.parent.name == spoken[2] and file.parent.parent.name == spoken[1]:
@@ -132,8 +109,9 @@ def _recognise(file: Path, folder: Path) -> tuple[Entry, str] | None:
     if re.fullmatch(r"ch\d\d", file.stem):  # DEMAND: 16 microphones of one recording; one is enough
         scene = file.parent.name
         return (Entry(path, "noise", split, "demand", scene.lower()), scene) if file.stem == "ch01" else None
-    category, recording = _esc50(file)
-    if category:
+    table = _esc50(file.parent.parent / "meta" / "esc50.csv") if file.parent.name == "audio" else {}
+    if file.name in table:
+        category, recording = table[file.name]
         return Entry(path, "noise", split, "esc50", category, licence="CC BY-NC 3.0"), recording
     return _by_folder(file, parents, split)
 
@@ -153,21 +131,13 @@ def _by_folder(file: Path, parents: list[str], split: str) -> tuple[Entry, str] 
     return None
 
 
-_ESC50: dict[Path, dict[str, tuple[str, str]]] = {}
-
-
-def _esc50(file: Path) -> tuple[str, str]:
-    """(class, original recording) of an ESC-50 clip, empty for any other file."""
-    table = file.parent.parent / "meta" / "esc50.csv"
-    if file.parent.name != "audio":
-        return "", ""
-    if table not in _ESC50:
-        rows = []
-        if table.exists():
-            with open(table, newline="", encoding="utf-8-sig") as handle:
-                rows = list(csv.DictReader(handle))
-        _ESC50[table] = {row["filename"]: (row["category"], row["src_file"]) for row in rows}
-    return _ESC50[table].get(file.name, ("", ""))
+@cache
+def _esc50(table: Path) -> dict[str, tuple[str, str]]:
+    """(class, original recording) of each clip in the table of ESC-50; empty where there is no table."""
+    if not table.exists():
+        return {}
+    with open(table, newline="", encoding="utf-8-sig") as handle:
+        return {row["filename"]: (row["category"], row["src_file"]) for row in csv.DictReader(handle)}
 
 
 def _split(found: Sequence[tuple[Entry, str]], seed: int) -> list[Entry]:
@@ -203,7 +173,9 @@ def lacking(entries: Iterable[Entry]) -> list[str]:
     if "train" not in splits:
         lines.append("no speech to train on; add a folder named speech, or give rows of the manifest the split train")
     if "valid" not in splits:
-        cure = "add a second recording, or cut this one in two" if len(splits) == 1 else "give some files the split valid"
+        cure = (
+            "add a second recording, or cut this one in two" if len(splits) == 1 else "give some files the split valid"
+        )
         lines.append(f"no speech to validate on, which every training does; {cure}")
     return lines
 

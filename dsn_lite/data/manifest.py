@@ -18,31 +18,17 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a corpus.
+    """One file of a corpus."""
 
-    Attributes
-    ----------
-    path : str
-        As written in the manifest: relative to the manifest's folder, or absolute.
-    kind, split : str
-        speech, noise or rir; train, valid or test.
-    source, speaker, language, licence : str
-        Where it comes from; for a noise, ``speaker`` is its class.
-    seconds : float
-        Duration.
-    root : str
-        Folder that ``path`` is relative to.
-    """
-
-    path: str
-    kind: str
-    split: str = "train"
-    source: str = ""
-    speaker: str = ""
+    path: str  #: as written in the manifest: relative to its folder, or absolute
+    kind: str  #: speech, noise or rir
+    split: str = "train"  #: train, valid or test
+    source: str = ""  #: the data set
+    speaker: str = ""  #: of a noise its class
     language: str = ""
     seconds: float = 0.0
     licence: str = ""
-    root: str = ""
+    root: str = ""  #: folder that `path` is relative to
 
     @property
     def file(self) -> Path:
@@ -51,40 +37,33 @@ class Entry:
 
 
 def read_manifest(path: str | Path) -> list[Entry]:
-    """Read a manifest (CSV with the columns ``COLUMNS``; only ``path`` and ``kind`` must be filled).
-    """
+    """Read a manifest (CSV with the columns ``COLUMNS``; only ``path`` and ``kind`` must be filled)."""
     path = Path(path)
+    cure = f"write one with: dsn-lite corpus DIR -o {path}"
     try:
         with open(path, newline="", encoding="utf-8-sig") as handle:  # spreadsheets put a byte-order mark first
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path}: cannot be read ({error}); write one with: dsn-lite corpus DIR -o {path}"
-        ) from None
+        raise InputError(f"{path}: cannot be read ({error}); {cure}") from None
     if not rows or not {"path", "kind"} <= set(rows[0]):
-        raise InputError(
-            f"{path}: no rows or no columns path and kind; write one with: dsn-lite corpus DIR -o {path}"
-        )
-    entries = []
-    for number, row in enumerate(rows, start=2):
-        kind, split = row["kind"], row.get("split") or "train"
-        if not row["path"] or kind not in KINDS or split not in SPLITS:
-            raise InputError(
-                f"{path}: line {number}: needs a path, a kind of {KINDS} and a split of {SPLITS}"
-            )
-        try:
-            seconds = float(row.get("seconds") or 0)
-            if not 0 <= seconds < math.inf:
-                raise ValueError
-        except ValueError:
-            raise InputError(
-                f"{path}: line {number}: seconds is {row['seconds']!r}; write a number, 0 or more"
-            ) from None
-        texts = {name: row.get(name) or "" for name in ("source", "speaker", "language", "licence")}
-        entries.append(
-            Entry(row["path"], kind, split, seconds=seconds, root=str(path.resolve().parent), **texts)
-        )
-    return entries
+        raise InputError(f"{path}: no rows or no columns path and kind; {cure}")
+    root = str(path.resolve().parent)
+    return [_entry(row, root, f"{path}: line {number}") for number, row in enumerate(rows, start=2)]
+
+
+def _entry(row: dict[str, str], root: str, where: str) -> Entry:
+    """The entry of a row that stands at `where`."""
+    kind, split = row["kind"], row.get("split") or "train"
+    if not row["path"] or kind not in KINDS or split not in SPLITS:
+        raise InputError(f"{where}: needs a path, a kind of {KINDS} and a split of {SPLITS}")
+    try:
+        seconds = float(row.get("seconds") or 0)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{where}: seconds is {row['seconds']!r}; write a number, 0 or more")
+    texts = {name: row.get(name) or "" for name in ("source", "speaker", "language", "licence")}
+    return Entry(row["path"], kind, split, seconds=seconds, root=root, **texts)
 
 
 def write_manifest(entries: Sequence[Entry], path: str | Path) -> None:

@@ -24,27 +24,18 @@ FADE = 80  # samples, 5 ms: at both ends of each piece
 
 
 def active_rms(wave: np.ndarray) -> float:
-    """RMS over the active frames of a wave [samples]: :func:`dsn_lite.audio.levels.active_level` as a factor.
-
-    >>> tone = np.sin(np.arange(16000) * 0.3).astype(np.float32)
-    >>> round(active_rms(np.concatenate([tone, np.zeros(16000, np.float32)])), 2)
-    0.71
-    """
+    """RMS over the active frames of a wave [samples]: :func:`dsn_lite.audio.levels.active_level` as a factor."""
     return 10 ** (active_level(wave) / 20)
 
 
 def render(corpus: Corpus, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
-    """Make the mixture of a recipe.
+    """Make the mixture of a recipe: noisy and clean, float32 [samples].
 
     The target is the speech as it sounds in its room: noise is what has to go. A network that is asked to take
     late reverberation away as well does so with every recording, clean ones included, whose reference has it.
     The direct path is sample 0 of each response, so target and mixture are aligned. The SNR is that of the
-    direct path and the early reflections (to 30 ms, faded out until 50 ms).
-
-    Returns
-    -------
-    noisy, clean : float32 [samples]
-        At one common gain: RMS of ``noisy`` is ``recipe.level_dbfs``, less where its peak would pass 0.99.
+    direct path and the early reflections (to 30 ms, faded out until 50 ms). Both have one gain: the RMS of noisy is
+    ``recipe.level_dbfs``, less where its peak would pass 0.99.
     """
     n = recipe.samples
     talker = noise_room = None
@@ -105,9 +96,7 @@ def lay_noise(corpus: Corpus, layer: Layer, n: int) -> np.ndarray:
         size = fast_size(n)
         draws = np.random.default_rng(layer.seed).standard_normal((2, size // 2 + 1), dtype=np.float32)
         bins = np.arange(size // 2 + 1, dtype=np.float32)
-        shape = np.maximum(bins, 30 * size / SAMPLE_RATE) ** np.float32(
-            -layer.exponent / 2
-        )  # flat below 30 Hz
+        shape = np.maximum(bins, 30 * size / SAMPLE_RATE) ** np.float32(-layer.exponent / 2)  # flat below 30 Hz
         wave = np.fft.irfft((draws[0] + 1j * draws[1]) * shape, size)[:n]
     elif layer.kind == "synthetic":
         wave = synthetic(layer.seed, n)
@@ -171,13 +160,8 @@ def _hall(corpus: Corpus, file: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def fast_size(size: int) -> int:
-    """The next size whose factors are 2, 3 and 5, and that is even."""
+    """The next even size whose factors are 2, 3 and 5."""
     size += size % 2
-    while True:
-        rest = size
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return size
+    while 30**64 % size:  # has each of these factors more often than any size
         size += 2
+    return size

@@ -12,8 +12,8 @@ from dsn_lite.data.recipes import Recipe, plain_recipe, recipe
 class Mixtures(torch.utils.data.Dataset):
     """Mixtures by index: ``noisy`` and ``clean`` float32 [samples], ``index`` int, ``snr`` float.
 
-    Training counts up: item ``i`` is always recipe ``i``, so a run resumed at step s takes
-    up the index s * batch. Validation is a fixed ``size`` of the valid split.
+    Training counts up: item ``i`` is always recipe ``i``, so a run resumed at step s takes up the index s * batch.
+    Validation is a fixed ``size`` of the valid split.
 
     Parameters
     ----------
@@ -24,8 +24,7 @@ class Mixtures(torch.utils.data.Dataset):
     seed : int
         Another seed, other mixtures.
     size : int, optional
-        Number of items; without it 2**31, as good as endless: use a sampler that counts, not one that
-        shuffles.
+        Number of items; without it 2**31, as good as endless: use a sampler that counts, not one that shuffles.
     """
 
     def __init__(self, corpus: Corpus, split: str, seconds: float, seed: int, size: int | None = None) -> None:
@@ -37,36 +36,26 @@ class Mixtures(torch.utils.data.Dataset):
 
     def recipe(self, i: int) -> Recipe:
         """The recipe of item ``i``."""
-        if not 0 <= i < self.size:
-            raise IndexError(i)
         return recipe(self.corpus, self.seed, i, self.seconds, self.split)
 
     def __getitem__(self, i: int) -> dict:
+        if not 0 <= i < self.size:
+            raise IndexError(i)
         item = self.recipe(i)
-        noisy, clean = render(self.corpus, item)
-        return {
-            "noisy": torch.from_numpy(noisy),
-            "clean": torch.from_numpy(clean),
-            "index": item.index,
-            "snr": item.snr_db,
-        }
+        noisy, clean = map(torch.from_numpy, render(self.corpus, item))
+        return {"noisy": noisy, "clean": clean, "index": item.index, "snr": item.snr_db}
 
 
-class PlainMixtures(torch.utils.data.Dataset):
+class PlainMixtures(Mixtures):
     """Validation mixtures of one speaker and one noise of a data set at 0, 5 and 10 dB, nothing done to either.
 
-    A data set whose noises are in no training file shows what carries over. Items as in :class:`Mixtures`.
+    A data set whose noises are in no training file shows what carries over.
     """
 
     def __init__(self, corpus: Corpus, source: str, size: int, seconds: float = 4.0) -> None:
-        self.corpus, self.source, self.size, self.seconds = corpus, source, size, seconds
+        super().__init__(corpus, "valid", seconds, 0, size)
+        self.source = source
 
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, i: int) -> dict:
-        if not 0 <= i < self.size:
-            raise IndexError(i)
-        item = plain_recipe(self.corpus, i, self.seconds, self.source, (0.0, 5.0, 10.0)[i % 3])
-        noisy, clean = render(self.corpus, item)
-        return {"noisy": torch.from_numpy(noisy), "clean": torch.from_numpy(clean), "index": i, "snr": item.snr_db}
+    def recipe(self, i: int) -> Recipe:
+        """The recipe of item ``i``."""
+        return plain_recipe(self.corpus, i, self.seconds, self.source, (0.0, 5.0, 10.0)[i % 3])

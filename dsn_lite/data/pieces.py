@@ -46,9 +46,7 @@ def talk(
     return tuple(pieces)
 
 
-def _stretch(
-    corpus: Corpus, file: int, room: int, rng: np.random.Generator, *, anywhere: bool
-) -> tuple[int, int]:
+def _stretch(corpus: Corpus, file: int, room: int, rng: np.random.Generator, *, anywhere: bool) -> tuple[int, int]:
     """(start, length) of at most ``room`` samples of a file's active part: of 8 draws one not idle."""
     cache = corpus.cache
     begin = max(int(cache.begin[file]) - 800, 0)
@@ -68,9 +66,7 @@ def _stretch(
     return best, length
 
 
-def fill(
-    corpus: Corpus, files: np.ndarray, n: int, rng: np.random.Generator, *, grain: int = 0
-) -> tuple[Piece, ...]:
+def fill(corpus: Corpus, files: np.ndarray, n: int, rng: np.random.Generator, *, grain: int = 0) -> tuple[Piece, ...]:
     """Files of one noise class end to end until n samples are full; with ``grain``, in pieces of about so many samples."""
     order, at = rng.permutation(files), 0
     pieces: list[Piece] = []

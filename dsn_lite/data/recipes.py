@@ -25,71 +25,42 @@ CLEAN_DB = 120.0
 
 @dataclass(frozen=True)
 class Layer:
-    """One noise, at ``level_db`` relative to the first layer.
-
-    ``kind`` is ``files`` (pieces, played ``speed`` times as fast), ``babble`` (pieces of several talkers at
-    once), ``coloured`` (power 1/f^``exponent``, drawn from ``seed``) or ``synthetic``
-    (:func:`dsn_lite.data.synthetic.synthetic` of the ``seed``). ``eq`` are gains in dB at ``mixing.EQ_HZ``,
-    ``swell`` gains in dB evenly spaced over the mixture, ``bursts`` the samples between which the noise is on; each is
-    empty for none.
-    """
+    """One noise of a mixture."""
 
     kind: str
-    level_db: float = 0.0
+    """``files`` (pieces), ``babble`` (pieces of several talkers at once), ``coloured``, or ``synthetic``
+    (:func:`dsn_lite.data.synthetic.synthetic`)."""
+    level_db: float = 0.0  #: relative to the first layer
     pieces: tuple[Piece, ...] = ()
-    speed: float = 1.0
-    exponent: float = 0.0
-    seed: int = 0
-    eq: tuple[float, ...] = ()
-    swell: tuple[float, ...] = ()
-    bursts: tuple[tuple[int, int], ...] = ()
+    speed: float = 1.0  #: how fast pieces of files are played
+    exponent: float = 0.0  #: coloured noise has the power 1/f^exponent
+    seed: int = 0  #: of coloured and synthetic noise
+    eq: tuple[float, ...] = ()  #: gains in dB at ``mixing.EQ_HZ``; empty for none
+    swell: tuple[float, ...] = ()  #: gains in dB evenly spaced over the mixture; empty for none
+    bursts: tuple[tuple[int, int], ...] = ()  #: samples between which the noise is on; empty for always
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One mixture.
+    """One mixture."""
 
-    Attributes
-    ----------
-    corpus, split, seed, index, samples
-        What it was drawn from (``corpus`` is the corpus' hash), and its length at 16 kHz.
-    speech : tuple of Piece
-        Utterances of one speaker, with gaps.
-    speed : float
-        How fast the speech is played: its pitch and its tempo.
-    speech_eq : tuple of float
-        Gains in dB at ``mixing.EQ_HZ``; empty for none.
-    lowpass_hz : float
-        Band limit of the speech, 0 for none.
-    layers : tuple of Layer
-        The noises.
-    room, response : int
-        Row of the bank of small rooms and which of its responses the noise takes; -1 for none.
-    hall : int
-        Row of the manifest with the response of a large room, -1 for none. Only the speech is convolved with
-        it.
-    snr_db : float
-        Level of the active frames of the speech, without late reverberation, over the RMS of the noise. A noise
-        that bursts or pauses have nearly removed is raised by 30 dB at most. CLEAN_DB: no noise.
-    level_dbfs : float
-        RMS of the mixture (lower where its peak would pass 0.99).
-    """
-
-    corpus: str
+    corpus: str  #: hash of the corpus it was drawn from
     split: str
     seed: int
     index: int
-    samples: int
-    speech: tuple[Piece, ...]
-    layers: tuple[Layer, ...]
+    samples: int  #: length at 16 kHz
+    speech: tuple[Piece, ...]  #: utterances of one speaker, with gaps
+    layers: tuple[Layer, ...]  #: the noises
     snr_db: float
-    speed: float = 1.0
-    speech_eq: tuple[float, ...] = ()
-    lowpass_hz: float = 0.0
-    room: int = -1
-    response: int = -1
-    hall: int = -1
-    level_dbfs: float = -25.0
+    """Level of the active frames of the speech, without late reverberation, over the RMS of the noise; `CLEAN_DB`: no
+    noise. A noise that bursts or pauses have nearly removed is raised by 30 dB at most."""
+    speed: float = 1.0  #: how fast the speech is played: its pitch and its tempo
+    speech_eq: tuple[float, ...] = ()  #: gains in dB at ``mixing.EQ_HZ``; empty for none
+    lowpass_hz: float = 0.0  #: band limit of the speech, 0 for none
+    room: int = -1  #: row of the bank of small rooms, -1 for none
+    response: int = -1  #: which response of that room the noise takes
+    hall: int = -1  #: row of the manifest with the response of a large room, for the speech alone; -1 for none
+    level_dbfs: float = -25.0  #: RMS of the mixture, lower where its peak would pass 0.99
 
 
 def _generator(corpus: Corpus, split: str, seed: int, index: int, seconds: float) -> np.random.Generator:

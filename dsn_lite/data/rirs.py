@@ -49,22 +49,17 @@ def early(response: np.ndarray) -> np.ndarray:
 def open_bank(folder: Path, rooms: int | None = None) -> Bank:
     """The bank of that many rooms (None: `ROOMS`) of a folder, made on the first use (a minute with pyroomacoustics)."""
     count = rooms or ROOMS
-    kept = folder / f"rooms-image-source-1-{SEED}-{count}.npz"
+    method, make, path = "image-source", _image_source, folder / f"rooms-image-source-1-{SEED}-{count}.npz"
     try:
-        import pyroomacoustics
+        import pyroomacoustics  # noqa: F401
     except ImportError:
-        pyroomacoustics = None
-    method = "image-source" if pyroomacoustics or kept.exists() else "decay"
-    path = folder / f"rooms-{method}-1-{SEED}-{count}.npz"
-    responses = _kept(path)
-    if responses is None:
+        if not path.exists():
+            method, make, path = "decay", _decay, folder / f"rooms-decay-1-{SEED}-{count}.npz"
+    if (responses := _kept(path)) is None:
         with lock(path.with_suffix(".lock")):
-            responses = _kept(path)
-            if responses is None:
+            if (responses := _kept(path)) is None:
                 rng = np.random.default_rng(SEED)
-                make = _image_source if method == "image-source" else _decay
-                made = [make(rng) for _ in progress(range(count), count, "simulating rooms")]
-                responses = np.stack(made)
+                responses = np.stack([make(rng) for _ in progress(range(count), count, "simulating rooms")])
                 with replacing(path) as temporary, open(temporary, "wb") as file:
                     np.savez(file, responses=responses)
     return Bank(responses, method)
@@ -84,10 +79,8 @@ def _image_source(rng: np.random.Generator) -> np.ndarray:
     import pyroomacoustics as pra
 
     size = rng.uniform((2.5, 2.5, 2.3), (7.0, 6.0, 3.2))
-    volume, surface = (
-        float(np.prod(size)),
-        2 * float(size[0] * size[1] + size[0] * size[2] + size[1] * size[2]),
-    )
+    volume = float(np.prod(size))
+    surface = 2 * float(size[0] * size[1] + size[0] * size[2] + size[1] * size[2])
     # Sabine: no wall absorbs more than everything, so a big room has a shortest reverberation time
     seconds = max(rng.uniform(0.1, 0.45), 0.161 * volume / (0.95 * surface))
     absorption = min(0.161 * volume / (surface * seconds), 0.99)
@@ -111,9 +104,7 @@ def _image_source(rng: np.random.Generator) -> np.ndarray:
     out = np.zeros((RESPONSES, SAMPLES), dtype=np.float32)
     for source in range(RESPONSES):
         response = np.asarray(room.rir[0][source])
-        direct = int(
-            np.round(np.linalg.norm(room.sources[source].position - microphone) * SAMPLE_RATE / sound)
-        )
+        direct = int(np.round(np.linalg.norm(room.sources[source].position - microphone) * SAMPLE_RATE / sound))
         direct += pra.constants.get("frac_delay_length") // 2
         response = response[direct : direct + SAMPLES] / response[direct]
         out[source, : response.size] = response
@@ -126,9 +117,7 @@ def _decay(rng: np.random.Generator) -> np.ndarray:
     fall = 10 ** (-3 * time / rng.uniform(0.1, 0.5))
     out = np.zeros((RESPONSES, SAMPLES))
     for source in range(RESPONSES):
-        ratio = (
-            rng.uniform(0, 12) if source == 0 else rng.uniform(-6, 6)
-        )  # direct over reverberant energy, dB
+        ratio = rng.uniform(0, 12) if source == 0 else rng.uniform(-6, 6)  # direct over reverberant energy, dB
         tail = rng.normal(size=SAMPLES) * fall
         tail[: int(SAMPLE_RATE * rng.uniform(0.001, 0.004))] = 0
         out[source] = tail * np.sqrt(10 ** (-ratio / 10) / np.sum(tail**2))

@@ -49,7 +49,8 @@ def _body(rng: Rng) -> np.ndarray:
     decay = longest * rng.uniform(0.15, 1, modes) * (400 / np.maximum(hertz, 400)) ** rng.uniform(0, 0.7)
     size = rng.lognormal(0, 0.7, modes) * (1000 / hertz) ** rng.uniform(0, 0.8)
     phases = 2 * np.pi * hertz[:, None] * time + rng.uniform(0, 6.3, (modes, 1)).astype(np.float32)
-    wave = (size[:, None].astype(np.float32) * np.exp(-time / decay[:, None].astype(np.float32)) * np.sin(phases)).sum(0)
+    fades = size[:, None].astype(np.float32) * np.exp(-time / decay[:, None].astype(np.float32))
+    wave = (fades * np.sin(phases)).sum(0)
     click = np.exp(-time / _log(rng, 0.0005, 0.008)) * rng.standard_normal(time.size, np.float32)
     return (wave + rng.uniform(0, 2) * size.mean() * click).astype(np.float32)
 
