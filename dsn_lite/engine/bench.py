@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,8 @@ def noisy_speech(seconds: float) -> np.ndarray:
     32000
     """
     parts, length, samples = [], 0, round(seconds * SAMPLE_RATE)
-    for index in range(1000):
-        if length >= samples:
-            break
+    while not parts or length < samples:
+        index = len(parts)
         speech = clips.load(clips.names()[index % len(clips.names())])
         kind = noises.NAMES[index % len(noises.NAMES)]
         noise = noises.synthesise(kind, len(speech) / SAMPLE_RATE, seed=index)
@@ -71,15 +70,8 @@ class Times:
 
 
 def clock(runs: dict, passes: int, frames: int) -> dict:
-    """Time cases in turn.
+    """Time cases in turn, for each (start, step): functions without argument that begins a pass, and of a frame's number.
 
-    Parameters
-    ----------
-    runs : for each case (start, step): functions without argument that begins a pass, and of a frame's number
-    passes, frames : how often, how long
-
-    Examples
-    --------
     >>> sorted(clock({"a": (lambda: None, lambda t: None)}, 3, 50)["a"].quartiles)[0] >= 0
     True
     """
@@ -131,52 +123,40 @@ def measure(
     frames = len(wave) // HOP
     if frames < 2 or passes < 1:
         raise InputError("too little to measure; use --seconds 0.1 or more and --passes 1 or more")
-    used = _used_gates(network, wave)
-    counted, spent = _spending(network, used)
-    engines = tuple(name for name in engines if _is_there(name))
-    cases = _cases(network, engines, used)
-    runs = {case: _streaming(stream, wave) for case, stream in cases.items()}
-    quick = {case: run for case, run in runs.items() if case[0] != "torch"}
-    times = clock(quick, passes, frames)
-    times |= clock({case: runs[case] for case in runs.keys() - quick.keys()}, max(1, passes // 5), min(frames, 250))
-    main = {name: times[engine, name] for engine, name in cases if engine == engines[0]}
-    result = {"model": network.name, "engine": engines[0], "threads": 1, "frame_ms": FRAME_US / 1e3}
-    result |= _main_figures(main, counted, spent)
-    if network.gate_names:
-        result |= _gate_figures(main, counted, spent)
-    result["engines"] = {
-        engine: {name: times[each, name].us for each, name in cases if each == engine} for engine in engines
+    hops = wave[: frames * HOP].reshape(-1, HOP)
+    used, counted = _used_gates(network, wave), count(network)
+    runs = {
+        case: (stream.reset, lambda t, stream=stream: stream.feed(hops[t]))
+        for case, stream in _cases(network, [name for name in engines if _is_there(name)], used).items()
     }
-    result["method"] = {
-        "seconds": seconds, "frames": frames, "passes": passes, "block": BLOCK, "recordings": len(recordings),
+    times = clock({case: run for case, run in runs.items() if case[0] != "torch"}, passes, frames)
+    slow = {case: run for case, run in runs.items() if case[0] == "torch"}
+    times |= clock(slow, max(1, passes // 5), min(frames, 250))
+    by_engine: dict[str, dict[str, Times]] = {}
+    for engine, name in runs:
+        by_engine.setdefault(engine, {})[name] = times[engine, name]
+    first = next(iter(by_engine))
+    return {
+        "model": network.name, "engine": first, "threads": 1, "frame_ms": FRAME_US / 1e3,
+        **_main_figures(by_engine[first], counted, counted.of_frames(used)),
+        **(_gate_figures(by_engine[first], counted, counted.of_frames(used)) if network.gate_names else {}),
+        "engines": {engine: {name: row.us for name, row in rows.items()} for engine, rows in by_engine.items()},
+        "method": {
+            "seconds": seconds, "frames": frames, "passes": passes, "block": BLOCK, "recordings": len(recordings),
+        },
     }  # fmt: skip
-    return result
-
-
-def _spending(network: Network, used: np.ndarray) -> tuple[Count, np.ndarray]:
-    """The count of a network, and MMAC/s [T] of frames with these gates [T, K]."""
-    counted = count(network)
-    return counted, counted.of_frames(used)
 
 
 def _cases(network: Network, engines: Sequence[str], used: np.ndarray) -> dict[tuple[str, str], Stream]:
     """A stream for each engine and each way of setting the gates; `used` [T, K] are those that the policy decides."""
     static = type(network)(network.config.static()).eval()
+    policies = {"open": "open", "closed": "closed", "learned": "learned", "learned, given": used}
     cases = {}
     for engine in engines:
-        if not network.gate_names:
-            cases[engine, "static"] = Stream(network, engine=engine)
-            continue
-        for name, policy in {"open": "open", "closed": "closed", "learned": "learned", "learned, given": used}.items():
+        for name, policy in policies.items() if network.gate_names else ():
             cases[engine, name] = Stream(network, policy=policy, engine=engine)
-        cases[engine, "static"] = Stream(static, engine=engine)
+        cases[engine, "static"] = Stream(static if network.gate_names else network, engine=engine)
     return cases
-
-
-def _streaming(stream: Stream, wave: np.ndarray) -> tuple[Callable, Callable]:
-    """A case that feeds `wave` hop by hop."""
-    hops = wave[: len(wave) // HOP * HOP].reshape(-1, HOP)
-    return stream.reset, lambda t: stream.feed(hops[t])
 
 
 def _used_gates(network: Network, wave: np.ndarray) -> np.ndarray:
@@ -196,15 +176,15 @@ def _is_there(engine: str) -> bool:
 
 
 def _main_figures(times: dict[str, Times], counted: Count, spending: np.ndarray) -> dict:
-    names = [name for name in ("open", "closed", "learned", "static") if name in times]
-    rows = {name: times[name] for name in names}
-    spent = {"open": counted.open, "closed": counted.closed, "static": counted.open - counted.policy}
-    spent["learned"] = float(spending.mean())
+    """Times and costs of each way of setting the gates."""
+    spent = {"open": counted.open, "closed": counted.closed, "learned": float(spending.mean())}
+    spent["static"] = counted.open - counted.policy
+    rows = {name: times[name] for name in spent if name in times}
     return {
         "us_per_frame": {name: row.us for name, row in rows.items()},
         "quartiles_us": {name: row.quartiles for name, row in rows.items()},
         "rtf": {name: row.us / FRAME_US for name, row in rows.items()},
-        "mmacs_per_second": {name: spent[name] for name in names},
+        "mmacs_per_second": {name: spent[name] for name in rows},
     }
 
 

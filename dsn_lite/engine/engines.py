@@ -40,12 +40,9 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """The PyTorch network itself: exact by definition, and always there.
+    """The PyTorch network itself, in evaluation mode: exact by definition, and always there.
 
-    Parameters
-    ----------
-    network : Network in evaluation mode
-    shift : added to each margin; see `Network.budget_shift`.
+    `shift` is added to each margin of its policy; see `Network.budget_shift`.
     """
 
     name = "torch"
@@ -72,12 +69,7 @@ class TorchEngine:
 
 
 class Transforms:
-    """Gives an engine that runs spectra the Fourier transforms: hops of samples in, finished hops out.
-
-    Parameters
-    ----------
-    engine : Engine
-    """
+    """Gives an engine that runs spectra the Fourier transforms: hops of samples in, finished hops out."""
 
     def __init__(self, engine: Engine):
         self.engine = engine

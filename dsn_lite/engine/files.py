@@ -6,8 +6,9 @@ encode. Every step carries its state, so where a block ends leaves no trace.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -91,7 +92,10 @@ def enhance_file(
             subtype=reader.subtype if is_same else audio.kept_subtype(reader.subtype),
             format=reader.format if is_same else None,
         ) as writer:  # fmt: skip
-            for block, is_last in _and_last(reader.blocks(_block_size(reader))):
+            # Four seconds, where the network is fastest, or less where that would be many numbers.
+            size = max(4096, min(4 * reader.sample_rate, (1 << 21) // reader.channels))
+            for block, following in itertools.pairwise(itertools.chain(reader.blocks(size), [None])):
+                is_last = following is None
                 enhanced = chain.feed(block, last=is_last)
                 if is_last:  # the two changes of the rate round
                     enhanced = audio.fit(enhanced, reader.samples - writer.samples)
@@ -111,20 +115,6 @@ def enhance_file(
         except InputError as error:
             report.faults.append(error)
     return report
-
-
-def _and_last(blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
-    """Each block, and whether it is the last: what follows is known only when it comes."""
-    block = next(blocks)
-    for after in blocks:
-        yield block, False
-        block = after
-    yield block, True
-
-
-def _block_size(reader: audio.Reader) -> int:
-    """Four seconds, where the network is fastest, or less where that would be many numbers."""
-    return max(4096, min(4 * reader.sample_rate, (1 << 21) // reader.channels))
 
 
 class _Chain:
@@ -174,17 +164,13 @@ class _Chain:
     def cost(self) -> dict:
         """Figures of the report that come from the gates."""
         gates = np.concatenate([part for parts in self._gates for part in parts])
-        weights = self._counted.gate_macs
         rates = gates.mean(axis=0, dtype=np.float64)
         return {
             "frames": len(gates),
-            "activation": float(rates @ weights / weights.sum()) if len(weights) else 1.0,
-            "mmacs_per_second": self._mmacs(rates[np.newaxis])[0],
+            "activation": self._counted.activation(rates),
+            "mmacs_per_second": float(self._counted.of_frames(rates)),
             "gates": dict(zip(self._network.gate_names, rates.tolist(), strict=True)),
         }
-
-    def _mmacs(self, gates: np.ndarray) -> np.ndarray:
-        return self._counted.of_frames(gates)
 
     def notes(self, reader: audio.Reader, writer: audio.Writer) -> list[str]:
         """Remarks a user should read: what was odd about the input, and what could not be kept."""
@@ -205,11 +191,9 @@ class _Chain:
 
     def draw(self, path: str | Path, title: str) -> None:
         """Draw the gates of the first channel."""
-        gates = np.concatenate(self._gates[0])
-        channels = len(self._gates)
-        noisy, enhanced = self._pictures
+        gates, channels = np.concatenate(self._gates[0]), len(self._gates)
         figures.gate_map(
-            noisy, enhanced, gates, self._network.gate_names, self._mmacs(gates),
+            *self._pictures, gates, self._network.gate_names, self._counted.of_frames(gates),
             levels=(self._counted.closed, self._counted.open), path=path,
             title=title if channels == 1 else f"{title}, channel 1 of {channels}",
         )  # fmt: skip

@@ -69,19 +69,8 @@ class Graph:
         return self.listed("If", condition, count=count, **branches)
 
 
-def tensor(name: str, array: np.ndarray) -> onnx.TensorProto:
-    """An array as ONNX stores it."""
-    from onnx import numpy_helper
-
-    return numpy_helper.from_array(array, name)
-
-
 def count_nodes(graph: onnx.GraphProto, *, is_open: bool = True) -> int:
     """Nodes that run on a frame with every gate open, or with every gate closed."""
-    total = len(graph.node)
-    for node in graph.node:
-        total += sum(
-            count_nodes(attribute.g, is_open=is_open) for attribute in node.attribute
-            if attribute.name == ("then_branch" if is_open else "else_branch")
-        )  # fmt: skip
-    return total
+    branch = "then_branch" if is_open else "else_branch"
+    inner = (part.g for node in graph.node for part in node.attribute if part.name == branch)
+    return len(graph.node) + sum(count_nodes(each, is_open=is_open) for each in inner)

@@ -6,30 +6,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
 from dsn_lite import audio
 from dsn_lite.audio.spectral import HOP, SAMPLE_RATE
 from dsn_lite.engine.stream import Stream
-from dsn_lite.errors import InputError
+from dsn_lite.errors import InputError, one_line
 from dsn_lite.network.macs import count
 from dsn_lite.network.model import Network
 
 _BARS = " ▁▂▃▄▅▆▇█"
-
-
-class Device(Protocol):
-    """Where sound comes from and goes to, at 16 kHz, one channel."""
-
-    def read(self) -> np.ndarray | None:
-        """The next samples, float32 [n]; None at the end."""
-        ...
-
-    def write(self, samples: np.ndarray) -> None:
-        """Take enhanced samples, float32 [m]."""
-        ...
 
 
 class Files:
@@ -40,19 +28,18 @@ class Files:
 
     def __init__(self, source: str | Path, target: str | Path):
         with audio.Reader(source) as reader:
-            self._wave = audio.resample(audio.to_mono(reader.read()), reader.sample_rate, SAMPLE_RATE)
+            wave = audio.resample(audio.to_mono(reader.read()), reader.sample_rate, SAMPLE_RATE)
         self.damage = reader.damage
         """That the source was cut off or damaged."""
-        self._target, self._written, self._at = target, [], 0
+        self._hops = iter(np.split(wave, range(HOP, len(wave), HOP)))
+        self._target, self._written = target, []
 
     def read(self) -> np.ndarray | None:
-        """See :class:`Device`."""
-        hop = self._wave[self._at : self._at + HOP]
-        self._at += len(hop)
-        return hop if len(hop) else None
+        """The next samples, float32 [n]; None at the end."""
+        return next(self._hops, None)
 
     def write(self, samples: np.ndarray) -> None:
-        """See :class:`Device`."""
+        """Take enhanced samples, float32 [m]."""
         self._written.append(samples)
 
     def __enter__(self) -> Self:
@@ -64,12 +51,7 @@ class Files:
 
 
 class SoundCard:
-    """Microphone and loudspeaker through sounddevice; use as a context manager.
-
-    Parameters
-    ----------
-    microphone, speaker : number or part of the name of a device; None is the system's choice.
-    """
+    """Microphone and loudspeaker through sounddevice, by number or part of a name; None is the system's choice."""
 
     def __init__(self, microphone: int | str | None = None, speaker: int | str | None = None):
         sounddevice = sound_library()
@@ -79,9 +61,8 @@ class SoundCard:
                 device=(microphone, speaker),
             )  # fmt: skip
         except (sounddevice.PortAudioError, ValueError) as error:
-            raise InputError(
-                f"no microphone or speaker ({_one_line(error)}); plug one in, see --devices, or use --file IN --out OUT"
-            ) from None
+            cure = "plug one in, see --devices, or use --file IN --out OUT"
+            raise InputError(f"no microphone or speaker ({one_line(error)}); {cure}") from None
         self.dropouts = 0
         """Blocks that came or went too late."""
 
@@ -94,30 +75,27 @@ class SoundCard:
         self._stream.close()
 
     def read(self) -> np.ndarray:
-        """See :class:`Device`; waits for the microphone."""
+        """The next samples, float32 [256]; waits for the microphone."""
         samples, is_late = self._stream.read(HOP)
         self.dropouts += bool(is_late)
         return np.nan_to_num(samples[:, 0])
 
     def write(self, samples: np.ndarray) -> None:
-        """See :class:`Device`."""
+        """Play samples, float32 [m]."""
         self.dropouts += bool(self._stream.write(np.ascontiguousarray(samples[:, None])))
 
 
 def sound_library():
-    """The package sounddevice.
-    """
+    """The package sounddevice."""
     try:
         import sounddevice
     except ImportError:
-        raise InputError(
-            "live sound needs the package sounddevice: pip install 'dsn-lite[live]'; or use --file IN --out OUT"
-        ) from None
+        needed = "the package sounddevice: pip install 'dsn-lite[live]'"
     except OSError:
-        raise InputError(
-            "live sound needs PortAudio: apt install libportaudio2 (Linux); or use --file IN --out OUT"
-        ) from None
-    return sounddevice
+        needed = "PortAudio: apt install libportaudio2 (Linux)"
+    else:
+        return sounddevice
+    raise InputError(f"live sound needs {needed}; or use --file IN --out OUT")
 
 
 class Meter:
@@ -150,10 +128,9 @@ class Meter:
         if not self._gates:
             return ""
         gates = np.array(self._gates)
-        rate = self._counted.of_frames(gates).mean()
-        span = self._counted.open - self._counted.closed
+        rate, activation = self._counted.of_frames(gates).mean(), self._counted.activation(gates)
         bars = "".join(_BARS[round(share * 8)] for share in gates.mean(0))
-        share = f"   {(rate - self._counted.closed) / span:4.0%} open".replace("%", " %") if span else ""
+        share = f"   {100 * activation:3.0f} % open" if self._counted.gates else ""
         return f"{bars}  {rate:5.1f} MMAC/s{share}   load {100 * self.load():4.1f} %"
 
     def load(self) -> float:
@@ -166,20 +143,15 @@ class Meter:
         if not self.samples or not self.frames:
             return "nothing was heard"
         sound = self.samples / SAMPLE_RATE
-        rate = self.total_mmacs / self.frames
-        return f"{sound:.1f} s of sound, {rate:.1f} MMAC/s, real-time factor {self.total_seconds / sound:.4f}"
+        rate, load = self.total_mmacs / self.frames, self.total_seconds / sound
+        return f"{sound:.1f} s of sound, {rate:.1f} MMAC/s, real-time factor {load:.4f}"
 
 
-def loop(stream: Stream, device: Device, meter: Meter, show: Callable[[str], None] | None = None) -> None:
+def loop(stream: Stream, device: Any, meter: Meter, show: Callable[[str], None] | None = None) -> None:
     """Read, enhance and write until the device ends; the rest inside the stream is flushed, also on an interruption.
 
-    Parameters
-    ----------
-    stream : Stream
-    device : Device
-    meter : Meter
-    show : function or None
-        Gets the meter's line eight times a second.
+    The device is one of :class:`Files` and :class:`SoundCard`, or has the same `read` and `write`. `show` gets the meter's
+    line eight times a second.
     """
     shown = -1.0
     try:
@@ -203,7 +175,3 @@ def warm_up(stream: Stream) -> None:
     """Let a stream compile and load what it needs before the first sample arrives."""
     stream.feed(np.zeros(2 * HOP, np.float32))
     stream.reset()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -20,9 +20,9 @@ import numpy as np
 
 from dsn_lite.audio.files import replacing
 from dsn_lite.audio.spectral import BINS, FRAMES_PER_SECOND, HOP, SAMPLE_RATE, WINDOW
-from dsn_lite.engine.graph import Graph, tensor
+from dsn_lite.engine.graph import Graph
 from dsn_lite.engine.graph_parts import answer, convolution, decide, residual, see, state_name, to_image, to_rows
-from dsn_lite.errors import InputError
+from dsn_lite.errors import InputError, one_line
 from dsn_lite.network.folded import FoldedLayer, fold, fold_policy
 from dsn_lite.network.macs import count
 from dsn_lite.network.model import BINS as SEEN
@@ -44,7 +44,7 @@ def build(network: Network) -> onnx.ModelProto:
     >>> [item.name for item in model.graph.output][:2]
     ['enhanced', 'gates_used']
     """
-    from onnx import TensorProto, checker, helper
+    from onnx import TensorProto, checker, helper, numpy_helper
 
     g, rows, states = Graph(), fold(network), _states(network)
     inputs, outputs = {"spectrum": (1, 2, 1, BINS)}, {"enhanced": (1, 2, 1, BINS)}
@@ -63,7 +63,7 @@ def build(network: Network) -> onnx.ModelProto:
     describe = lambda items: [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in items.items()]
     proto = helper.make_graph(
         g.nodes, "dsn_lite_frame", describe(inputs), describe(outputs),
-        [tensor(name, array) for name, array in g.weights.items()],
+        [numpy_helper.from_array(array, name) for name, array in g.weights.items()],
     )  # fmt: skip
     model = helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dsn-lite"
@@ -159,10 +159,8 @@ def _refinement(g: Graph, rows: list[FoldedLayer], given: list[str], small: str,
         build = partial(_segment, members=members, y=y, skips=tuple(skips), small=small)
         kinds = [row.kind for _, row, _ in members]
         downs, recurrent = kinds.count("down"), kinds.count("recurrent")
-        if gate is None or gates is None:
-            results = build(g, True)
-        else:
-            results = g.choose(gates[gate], build, 1 + downs + recurrent)
+        is_gated = gate is not None and gates is not None
+        results = g.choose(gates[gate], build, 1 + downs + recurrent) if is_gated else build(g, True)
         y, skips = results[0], [*skips[: len(skips) - kinds.count("up") - kinds.count("bands")], *results[1 : 1 + downs]]
         states += results[1 + downs :]
     return [y, *states]
@@ -210,12 +208,9 @@ def save(network: Network, path: str | Path) -> onnx.ModelProto:
 
 
 class OnnxEngine:
-    """Runs frames through ONNX Runtime on one thread; see `dsn_lite.engine.engines.Engine`.
+    """Runs frames of a network, or of a file that :func:`save` wrote, through ONNX Runtime on one thread.
 
-    Parameters
-    ----------
-    source : Network, or a file that :func:`save` wrote
-    shift : added to each margin of the policy; see `Network.budget_shift`.
+    See `dsn_lite.engine.engines.Engine`; `shift` is added to each margin of the policy.
     """
 
     name = "onnx"
@@ -235,8 +230,7 @@ class OnnxEngine:
             decides = json.loads(properties["decides"])
         except Exception as error:  # ONNX Runtime has a dozen kinds
             name = source.name if isinstance(source, Network) else source
-            reason = " ".join(str(error).split())[:150]
-            raise InputError(f"{name}: not a graph of dsn-lite ({reason}); export it again") from None
+            raise InputError(f"{name}: not a graph of dsn-lite ({one_line(error)[:150]}); export it again") from None
         self._outputs = [item.name for item in self.session.get_outputs()]
         self._inputs = {item.name for item in self.session.get_inputs()}
         self._shift = np.array([shift], np.float32)

@@ -15,6 +15,7 @@ from dsn_lite.audio.checks import as_mono, as_output
 from dsn_lite.audio.spectral import HOP
 from dsn_lite.engine.engines import Engine, Transforms, make_engine
 from dsn_lite.errors import InputError
+from dsn_lite.network.enhance import given_gates
 from dsn_lite.network.model import Network
 
 BLOCK_SAMPLES = 320_000
@@ -32,11 +33,6 @@ def checked_chunk(chunk: np.ndarray) -> np.ndarray:
     is_usual = type(chunk) is np.ndarray and chunk.dtype == np.float32 and chunk.ndim == 1
     # The sum of squares is the cheaper test, and says no more often than it should.
     return chunk if is_usual and math.isfinite(chunk.dot(chunk)) else as_mono(chunk)
-
-
-def checked_result(wave: np.ndarray, network) -> np.ndarray:
-    """What a network made of a chunk [n], which must be sound."""
-    return wave if math.isfinite(wave.dot(wave)) else as_output(wave, network.name)
 
 
 def check_budget(network, budget: float | None) -> None:
@@ -67,30 +63,17 @@ class Runner(Protocol):
 class FrameRunner:
     """Runs a network frame by frame on an engine: with the policy's gates, all open, all closed, or those given.
 
-    Parameters
-    ----------
-    model, budget, policy, engine : see :class:`Stream`
+    See :class:`Stream` for what it takes.
     """
 
     hop = delay = HOP
 
-    def __init__(
-        self, model: Network, budget: float | None, policy: str | np.ndarray, engine: str | Engine
-    ):
+    def __init__(self, model: Network, budget: float | None, policy: str | np.ndarray, engine: str | Engine):
         self.gate_count = len(model.gate_names)
-        self._given = None
-        if isinstance(policy, str):
-            if policy not in ("learned", "open", "closed"):
-                raise InputError(f"policy is {policy!r}; choose learned, open or closed, or give gates [T, K]")
-        else:
-            self._given = (np.asarray(policy) != 0).astype(np.uint8)
-            if self._given.ndim != 2 or self._given.shape[1] != self.gate_count:
-                raise InputError(f"gates have the shape {self._given.shape}; needed is [frames, {self.gate_count}]")
-        self._is_learned = isinstance(policy, str) and policy == "learned"
-        self._row = np.full((1, self.gate_count), isinstance(policy, str) and policy == "open", np.uint8)
+        self._is_constant = isinstance(policy, str)
+        self._given = given_gates(policy, 1 if self._is_constant else len(np.atleast_1d(policy)), self.gate_count)
         self.engine = make_engine(engine, model, model.budget_shift(budget)) if isinstance(engine, str) else engine
-        has_transforms = hasattr(self.engine, "run_samples")
-        self._inside = self.engine if has_transforms else Transforms(self.engine)
+        self._inside = self.engine if hasattr(self.engine, "run_samples") else Transforms(self.engine)
         self.reset()
 
     def reset(self) -> None:
@@ -114,10 +97,10 @@ class FrameRunner:
 
     def _next_gates(self, frames: int) -> np.ndarray | None:
         """Gates [frames, K] that are not the policy's; None where the policy decides or nothing can be gated."""
-        if not self.gate_count or self._is_learned:
-            return None
         if self._given is None:
-            return self._row.repeat(frames, axis=0)
+            return None
+        if self._is_constant:
+            return self._given.repeat(frames, axis=0)
         rows = self._given[self._frames : self._frames + frames]
         if len(rows) < frames:
             raise InputError(f"gates for {len(self._given)} frames were given, the signal has more")
@@ -148,13 +131,9 @@ class Stream:
     """
 
     def __init__(
-        self,
-        model,
-        *,
-        budget: float | None = None,
-        policy: str | float | np.ndarray = "learned",
+        self, model, *, budget: float | None = None, policy: str | float | np.ndarray = "learned",
         engine: str | Engine = "auto",
-    ):
+    ):  # fmt: skip
         check_budget(model, budget)
         self.model, self.policy = model, policy
         self.gate_count = len(model.gate_names)
@@ -213,4 +192,4 @@ class Stream:
             self.gates = np.concatenate([self._no_gates, *(gates for _, gates in done)])
         self.samples_out += len(result)
         self.frames += len(self.gates)
-        return checked_result(result, self.model)
+        return result if math.isfinite(result.dot(result)) else as_output(result, self.model.name)

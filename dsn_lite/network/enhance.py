@@ -43,12 +43,12 @@ class Result:
     def of(cls, wave: np.ndarray | Tensor, waves: Sequence, gates: Sequence, counted: Count) -> Result:
         """The result for a signal whose channels became `waves` [samples] under `gates` [T, K]."""
         output, used = np.stack(waves).reshape(np.shape(wave)), np.stack(gates)
-        spent, switchable = counted.of_frames(used), counted.gate_macs
+        spent = counted.of_frames(used)
         return cls(
             wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
             gates=used if output.ndim == 2 else used[0],
             frame_mmacs=spent if output.ndim == 2 else spent[0],
-            activation=float((used @ switchable).mean() / switchable.sum()) if len(switchable) else 1.0,
+            activation=counted.activation(used),
             mmacs_per_second=float(spent.mean()),
         )
 

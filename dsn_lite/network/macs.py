@@ -78,6 +78,11 @@ class Count:
         """
         return self.closed + np.asarray(gates) @ self.gate_macs * FRAMES_PER_SECOND / 1e6
 
+    def activation(self, gates: np.ndarray) -> float:
+        """MACs of the open dynamic parts / MACs of all, mean over frames with these gates [..., T, K]; 1 without gates."""
+        macs = self.gate_macs
+        return float((np.asarray(gates) @ macs).mean() / macs.sum()) if len(macs) else 1.0
+
     def to_json(self) -> dict:
         """`open`, `closed`, `policy` in MMAC/s, `parameters`, and `layers` with the same by layer."""
         rows = []

@@ -10,16 +10,10 @@ from dsn_lite.network.model import Network
 
 
 class KernelEngine:
-    """Runs frames through the compiled kernel; see `dsn_lite.engine.stream.Engine`.
+    """Runs frames through the compiled kernel; see `dsn_lite.engine.engines.Engine`.
 
-    Parameters
-    ----------
-    network : Network
-        Its weights are copied: train it further and make a new engine.
-    shift : added to each margin of the policy; see `Network.budget_shift`.
+    The weights are copied: train the network further and make a new engine. `shift` is added to each margin of the policy.
 
-    Examples
-    --------
     >>> from dsn_lite.network.config import Config
     >>> engine = KernelEngine(Network(Config.preset("tiny")).eval())
     >>> enhanced, gates = engine.run(np.ones((3, 257), np.complex64), None)
@@ -33,8 +27,7 @@ class KernelEngine:
         packed = pack(network)
         self.shift = np.float32(shift)
         self.gate_count, self._decides = len(network.gate_names), network.policy is not None
-        self._start, self._weights = packed.memory, _aligned(packed.weights)
-        self._numbers = packed.numbers
+        self._start, self._weights, self._numbers = packed.memory, _aligned(packed.weights), packed.numbers
         self.memory = _aligned(self._start)
 
     def reset(self) -> None:
@@ -47,7 +40,7 @@ class KernelEngine:
         return float(self.memory[frame.MEAN])
 
     def run(self, spectrum: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """See `dsn_lite.engine.stream.Engine`."""
+        """See `dsn_lite.engine.engines.Engine`."""
         given = np.array(spectrum, np.complex64, order="C").view(np.float32)
         out, used = self._run(frame.run_spectra, given, gates)
         return out.view(np.complex64), used
@@ -60,11 +53,10 @@ class KernelEngine:
     def _run(self, function, given: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         decides = gates is None and self._decides
         out = np.empty(given.shape, np.float32)
-        if decides:
+        if gates is None or not self.gate_count:
             used = np.empty((len(given), self.gate_count), np.uint8)
-        elif gates is None or not self.gate_count:
-            used = np.empty((len(given), self.gate_count), np.uint8)
-            used.fill(1)
+            if not decides:
+                used.fill(1)
         elif gates.dtype == np.uint8 and gates.flags.carray:  # as it is: whatever is not zero is open
             used = gates
         else:

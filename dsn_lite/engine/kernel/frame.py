@@ -19,9 +19,6 @@ ALWAYS, MEAN, LEVEL, HEADER = 0, 1, 4, 16
 ) = range(21)  # fmt: skip
 PLAN = 21
 """Entries of the plan: sizes, the first operation of each part, and where what lies in the blocks."""
-GATHER, CONVOLVE, BAND_OFFSETS, ATTENTION, LINEAR, RECURRENT = (
-    ops.GATHER, ops.CONVOLVE, ops.BANDS, ops.ATTENTION, ops.LINEAR, ops.RECURRENT
-)  # fmt: skip
 _RELEASE, _LOWEST = f32(RELEASE), f32(1e-3)
 _DOWN, _UP = f32((COMPRESSION - 1) / 2), f32((1 / COMPRESSION - 1) / 2)
 _FLOOR, _TINY, _ONE = f32(1e-20), f32(1.2e-38), f32(1)
@@ -81,17 +78,17 @@ def _run_table(first, last, gates, weights, memory, numbers, width, bands):
         op = view(numbers, PLAN + number * ops.FIELDS, 1, ops.FIELDS)[0]
         kind, gate = op[ops.KIND], op[ops.GATE]
         is_open = gate < 0 or gates[gate] != 0
-        if kind == CONVOLVE:
+        if kind == ops.CONVOLVE:
             ops.convolve(op, is_open, weights, memory, width)
-        elif kind == GATHER:
+        elif kind == ops.GATHER:
             ops.gather(op, is_open, memory, width, bands)
-        elif kind == BAND_OFFSETS:
+        elif kind == ops.BANDS:
             ops.add_bands(op, weights, memory, width)
         elif not is_open:
             ops.pass_on(op, memory, weights, width)
-        elif kind == ATTENTION:
+        elif kind == ops.ATTENTION:
             ops.attend(op, weights, memory, width, bands)
-        elif kind == LINEAR:
+        elif kind == ops.LINEAR:
             ops.feed_forward(op, weights, memory, width)
         else:
             ops.recur(op, weights, memory, width)
