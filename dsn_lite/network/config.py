@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -63,18 +64,13 @@ class Config:
             raise InputError(f"strides: {plain(self.strides)} does not fit; their product must divide 256 bins")
         pairs = (*self.channels, self.heads, self.head_width, self.hidden, self.groups, self.group_width)
         if len({dynamic > 0 for _, dynamic in pairs}) > 1:
-            raise InputError(
-                f"channels: {plain(self.channels)} does not fit the other widths; "
-                "either every pair has a dynamic part or none has"
-            )
+            fault = f"channels: {plain(self.channels)} does not fit the other widths"
+            raise InputError(f"{fault}; either every pair has a dynamic part or none has")
 
     @property
     def stride(self) -> int:
         """Bins of one band in the middle."""
-        product = 1
-        for stride in self.strides:
-            product *= stride
-        return product
+        return math.prod(self.strides)
 
     @property
     def is_dynamic(self) -> bool:

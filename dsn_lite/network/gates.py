@@ -26,7 +26,7 @@ def gumbel_noise(shape: Sequence[int], *, generator: torch.Generator | None = No
 
 
 def sample(logits: Tensor, temperature: float, noise: Tensor | None = None) -> Tensor:
-    """Sampled gates with a straight-through gradient.
+    """Sampled gates [...], exactly 0 or 1; their gradient with respect to `logits` is that of the soft gate.
 
     Parameters
     ----------
@@ -36,11 +36,6 @@ def sample(logits: Tensor, temperature: float, noise: Tensor | None = None) -> T
         High: soft gradients for all; low: large gradients for undecided gates, none for the others.
     noise : Tensor [..., 2] or None
         Gumbel noise to use; None draws it. Training draws its own, so that a resumed run repeats it.
-
-    Returns
-    -------
-    Tensor [...]
-        Exactly 0 or 1; its gradient with respect to `logits` is that of the soft gate.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from dsn_lite.audio.files import replacing
-from dsn_lite.errors import InputError
+from dsn_lite.errors import InputError, one_line
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 """Where the shipped networks lie."""
@@ -46,13 +46,9 @@ def kind(name: str | os.PathLike) -> str:
 def read(name: str | os.PathLike, *classes: Any) -> Any:
     """A network of one of these classes in evaluation mode, with its ``name`` and ``card``.
 
-    Parameters
-    ----------
-    name : name of a shipped network, or a `.safetensors` file whose card lies beside it.
-    classes : what it may be; each has a ``KIND`` and ``from_card``.
+    `name` is that of a shipped network, or a `.safetensors` file whose card lies beside it. Each class has a ``KIND`` and
+    ``from_card``.
 
-    Examples
-    --------
     >>> from dsn_lite.network.model import Network
     >>> read("static", Network).name
     'static'
@@ -97,5 +93,4 @@ def _card(path: Path) -> dict:
 
 
 def _not_ours(path: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:200]
-    return InputError(f"{path}: not weights of this program ({reason}); train or download them again")
+    return InputError(f"{path}: not weights of this program ({one_line(error)[:200]}); train or download them again")
