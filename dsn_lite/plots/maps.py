@@ -165,11 +165,14 @@ def _draw_sounds(figure: Figure, grid, images: list[np.ndarray], seconds: float)
 
 def _draw_time(axes, seconds: float) -> None:
     """The common axis of time: seconds, or minutes of what is long."""
+    from matplotlib.ticker import MultipleLocator
+
     axes.set_xlim(0, max(seconds - 1 / FRAMES_PER_SECOND, 1 / FRAMES_PER_SECOND))
     axes.set_xlabel("minutes : seconds" if seconds >= 120 else "seconds", color=_INK)
     if seconds >= 120:
+        steps = (15, 30, 60, 120, 300, 600, 900, 1800)
         axes.xaxis.set_major_formatter(lambda second, _: f"{int(second // 60)}:{int(second % 60):02d}")
-        axes.xaxis.set_major_locator(_whole_minutes(seconds))
+        axes.xaxis.set_major_locator(MultipleLocator(next((step for step in steps if seconds / step <= 12), 3600)))
 
 
 def _png(figure: Figure) -> bytes:
@@ -224,8 +227,7 @@ def _draw_lanes(axes, gates: np.ndarray, names: list[str], seconds: float) -> No
     from matplotlib.colors import LinearSegmentedColormap
 
     ramp = LinearSegmentedColormap.from_list("gate", [_CLOSED, _OPEN])
-    lanes = len(names)
-    image = _columns(gates)
+    lanes, image = len(names), _columns(gates)
     axes.imshow(
         image.T, aspect="auto", cmap=ramp, vmin=0, vmax=1, extent=_extent(seconds, lanes, 0),
         interpolation="nearest",  # anything else would mix a lane with its neighbours
@@ -264,13 +266,6 @@ def _draw_cost(axes, mmacs: np.ndarray, levels: tuple[float, float] | None, seco
     axes.set_ylabel("MMAC/s", color=_INK)
     axes.set_title(f"running cost (mean over {span:g} s)", fontsize=9, color=_QUIET, loc="left", pad=3)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _whole_minutes(seconds: float):
-    from matplotlib.ticker import MultipleLocator
-
-    steps = (15, 30, 60, 120, 300, 600, 900, 1800)
-    return MultipleLocator(next((step for step in steps if seconds / step <= 12), 3600))
 
 
 def _headline(title: str, snr: float | None) -> str:
