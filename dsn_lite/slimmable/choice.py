@@ -15,27 +15,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dsn_lite.errors import InputError
 from dsn_lite.network.gates import gumbel_noise
 
 
 def sample(logits: Tensor, temperature: float = 1.0, noise: Tensor | None = None) -> Tensor:
-    """Sampled one-hot choices with a straight-through gradient.
+    """Sampled choices [..., W], exactly one 1 and the rest 0, with the gradient of the softmax of the noisy logits.
 
     Parameters
     ----------
     logits : Tensor [..., W]
     temperature : float, above 0; see :func:`dsn_lite.network.gates.sample`.
-    noise : Tensor [..., W] or None
-        Gumbel noise to use; None draws it.
-
-    Returns
-    -------
-    Tensor [..., W]
-        Exactly one 1, the rest 0; its gradient with respect to `logits` is that of the softmax.
+    noise : Tensor [..., W], Gumbel noise to use; None draws it.
 
     Examples
     --------
-    >>> import torch
     >>> logits = torch.tensor([[0.0, 2.0, 1.0]], requires_grad=True)
     >>> choice = sample(logits, noise=torch.zeros(1, 3))
     >>> choice.tolist()
@@ -58,13 +52,11 @@ def decide(logits: Tensor, shift: float = 0.0, costs: Tensor | None = None) -> T
     Parameters
     ----------
     logits : Tensor [..., W]
-    shift : a positive one moves choices to the costly end, a negative one to the cheap end; plus or minus infinity
-        choose the costliest or the cheapest.
+    shift : a positive one moves choices to the costly end, a negative one to the cheap end, and infinity to the last.
     costs : Tensor [W], rising; needed for a shift.
 
     Examples
     --------
-    >>> import torch
     >>> logits, costs = torch.tensor([0.0, 1.0, 0.5]), torch.tensor([0.25, 0.5, 1.0])
     >>> [decide(logits, shift, costs).tolist() for shift in (0.0, 2.0, -math.inf)]
     [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
@@ -79,7 +71,6 @@ def decide(logits: Tensor, shift: float = 0.0, costs: Tensor | None = None) -> T
 def thermometer(choice: Tensor) -> Tensor:
     """Nested gates [..., K = W - 1] of one-hot choices [..., W]: gate k is 1 where the width is above the k-th.
 
-    >>> import torch
     >>> thermometer(torch.eye(3)).tolist()
     [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
     """
@@ -89,12 +80,25 @@ def thermometer(choice: Tensor) -> Tensor:
 def from_thermometer(gates: Tensor) -> Tensor:
     """One-hot choices [..., W] of gates [..., K]: a gate counts only where all before it are open.
 
-    >>> import torch
     >>> from_thermometer(torch.tensor([[0.0, 1.0], [1.0, 1.0]])).tolist()
     [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     index = (gates != 0).long().cumprod(-1).sum(-1)
     return functional.one_hot(index, gates.shape[-1] + 1).to(gates.dtype)
+
+
+def check_widths(widths: tuple[float, ...]) -> None:
+    """Refuse what cannot be the widths of a network."""
+    if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[-1] != 1:
+        raise InputError(f"widths: {list(widths)} does not fit; give two or more rising factors, the last of them 1")
+
+
+def sandwich(widths: tuple[float, ...], generator: torch.Generator) -> list[float]:
+    """The widths of a step: the widest, the narrowest and one between (Yu and Huang, arXiv 1903.05134)."""
+    used = [widths[-1], widths[0]]
+    if len(widths) > 2:
+        used.append(widths[1 + int(torch.randint(len(widths) - 2, (), generator=generator))])
+    return used
 
 
 def step_names(widths: tuple[float, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dsn_lite._names import find, listed
+from dsn_lite._names import face
 
 _HOMES = {
     "losses": "SpeechLoss activation activation_loss usage_loss",
@@ -14,11 +14,4 @@ _HOMES = {
     "enhancer": "EnhancerConfig EnhancerTrainer",
     "policies": "PolicyConfig PolicyTrainer",
 }
-
-
-def __getattr__(name: str):
-    return find(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    return listed(globals(), _HOMES)
+__getattr__, __dir__ = face(globals(), _HOMES)

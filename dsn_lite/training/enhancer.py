@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dsn_lite.audio.spectral import istft, stft
-from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.mixtures import Mixtures, PlainMixtures
-from dsn_lite.errors import InputError
-from dsn_lite.network import weights
 from dsn_lite.network.config import Config
 from dsn_lite.network.model import Network
 from dsn_lite.settings import CHANGEABLE, Amount, Share
@@ -62,84 +58,64 @@ class EnhancerConfig(Plan):
 class EnhancerTrainer(Loop):
     """A run of the enhancer; see :class:`dsn_lite.training.loop.Loop` for the parameters."""
 
-    PLAN = EnhancerConfig
+    PLAN, NETWORK = EnhancerConfig, Network
     PANELS = {  # noqa: RUF012
         "loss": ("loss", "small", "valid_open", "valid_small"),
         "SI-SDR, dB": ("open_*", "small_*"),
     }
 
-    def __init__(
-        self, config: EnhancerConfig, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
-    ):
-        self.config = config
-        torch.manual_seed(config.seed)
-        network = Network(config.network)
-        if config.start_from:
-            given = weights.read(config.start_from, Network)
-            if given.config != config.network:
-                raise InputError(f"{config.start_from}: weights of another shape; start from a network like this one")
-            network.load_state_dict(given.state_dict())
+    def begin(self) -> Network:
+        """See :meth:`Loop.begin`; the policy learns by itself, later."""
+        network = super().begin()
         for module in network.modules():
             if hasattr(module, "frozen"):
-                module.frozen = config.freeze_norms
+                module.frozen = self.plan.freeze_norms
         if network.policy is not None:
-            network.policy.requires_grad_(False)  # it learns by itself, later
-        if config.only_refinement:
+            network.policy.requires_grad_(False)
+        if self.plan.only_refinement:
             for name, value in network.named_parameters():
                 value.requires_grad_(".dynamic" in name)
-        super().__init__(config, network, corpus, folder, device=device, workers=workers)
-
-    def dataset(self, split: str, size: int | None) -> Mixtures:
-        """Mixtures of a split; those of validation are the same for every run."""
-        return Mixtures(self.corpus, split, self.config.seconds, self.config.seed if split == "train" else 0, size=size)
+        return network
 
     def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Loss of the refined answer under the step's gates, and of the small answer."""
-        config, noisy, clean = self.config, batch["noisy"], batch["clean"]
+        plan, noisy, clean = self.plan, batch["noisy"], batch["clean"]
         spectrum = stft(noisy)
         gates = None
         if self.network.gate_names:
             # Drawn for the global batch and sliced, so that the number of processes does not change the run.
-            drawn = draw(config.patterns, config.batch, spectrum.shape[1], len(self.network.gate_names), generator)
+            drawn = draw(plan.patterns, plan.batch, spectrum.shape[1], len(self.network.gate_names), generator)
             pattern, by_policy = (value[self.own].to(self.device) for value in drawn)
             gates = pattern
-            if config.patterns.policy:
+            if plan.patterns.policy:
                 gates = lambda margins: torch.where(by_policy[:, None, None], (margins > 0).to(pattern), pattern).detach()
-        output = self.wrapped(spectrum, gates)
-        # One resolution a step, in turn: the same gradient on average for a third of the transforms.
-        windows = config.loss.windows
-        loss = replace(config.loss, windows=(windows[self.step % len(windows)],))
+        output, loss = self.wrapped(spectrum, gates), plan.loss.at_step(self.step)
         total = loss(istft(output.spectrum, noisy.shape[-1]), clean).mean()
         values = {"loss": total.item()}
         if gates is not None:
             small = loss(istft(output.small, noisy.shape[-1]), clean).mean()
             values["small"] = small.item()
-            total = total + config.small * small
+            total = total + plan.small * small
         return total, values
 
     @torch.no_grad()
     def validate(self) -> dict:
         """Loss and SI-SDR of the averaged network on the fixed validation mixtures, all open and all closed."""
-        network, values = self.averaged(), {}
-        sets = {"valid": Mixtures(self.corpus, "valid", 4.0, 0, size=self.config.valid_items)}
-        for source in self.config.plain_sources:
-            sets[source] = PlainMixtures(self.corpus, source, self.config.valid_items)
+        plan, network, values = self.plan, self.averaged(), {}
+        sets = {"valid": Mixtures(self.corpus, "valid", 4.0, 0, size=plan.valid_items)}
+        sets |= {source: PlainMixtures(self.corpus, source, plan.valid_items) for source in plan.plain_sources}
         for name, dataset in sets.items():
-            losses, ratios = {"open": [], "small": []}, {"open": [], "small": []}
-            for first in range(0, len(dataset), 8):
-                items = [dataset[i] for i in range(first, min(first + 8, len(dataset)))]
-                noisy = torch.stack([item["noisy"] for item in items]).to(self.device)
-                clean = torch.stack([item["clean"] for item in items]).to(self.device)
-                spectrum = stft(noisy)
+            found: dict[str, list[Tensor]] = {}
+            for batch in self.eights(dataset):
+                spectrum, clean = stft(batch["noisy"]), batch["clean"]
                 output = network(spectrum, spectrum.real.new_ones(*spectrum.shape[:2], len(network.gate_names)))
-                for kind, answer in (("open", output.spectrum), ("small", output.small)):
-                    wave = istft(answer, noisy.shape[-1])
-                    losses[kind].append(self.config.loss(wave, clean))
-                    ratios[kind].append(si_sdr(wave, clean))
-            for kind in losses if network.gate_names else ("open",):
-                if name == "valid":
-                    values[f"valid_{kind}"] = float(torch.cat(losses[kind]).mean())
-                values[f"{kind}_{name}"] = float(torch.cat(ratios[kind]).mean())
+                answers = {"open": output.spectrum, "small": output.small}
+                for kind in answers if network.gate_names else ("open",):
+                    wave = istft(answers[kind], clean.shape[-1])
+                    if name == "valid":
+                        found.setdefault(f"valid_{kind}", []).append(plan.loss(wave, clean))
+                    found.setdefault(f"{kind}_{name}", []).append(si_sdr(wave, clean))
+            values |= {key: float(torch.cat(parts).mean()) for key, parts in found.items()}
         return values
 
 

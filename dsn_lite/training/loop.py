@@ -20,10 +20,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.distributed.nn.functional import all_reduce as sum_over_processes
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from dsn_lite.data import Corpus
+from dsn_lite.data import Corpus, Mixtures
 from dsn_lite.errors import InputError, one_line
 from dsn_lite.network import weights
 from dsn_lite.training import run_files
@@ -40,36 +41,31 @@ class Loop:
 
     Parameters
     ----------
-    plan : Plan
-    network : Module
+    plan : of the kind PLAN
     corpus : Corpus
     folder : where checkpoints, log and the final weights go.
     device : "cpu" or "cuda"
     workers : processes that make mixtures.
-    groups : parameter groups of the optimiser, each with the ``multiple`` of the learning rate that it takes; the norm of
-        the gradient is clipped in each apart. None: one for all.
     """
 
     PLAN: type[Plan]
     """The plan of the task."""
+    NETWORK: Any
+    """Class of the network that it trains."""
     PANELS: Mapping[str, Sequence[str]] = {"loss": ("loss", "valid_*")}
     """What the curve of a run shows; see :func:`dsn_lite.plots.curves.training_curve`."""
 
-    def __init__(
-        self, plan: Plan, network: nn.Module, corpus: Corpus, folder: str | Path, *, device: str = "cpu",
-        workers: int = 1, groups: list[dict] | None = None,
-    ):  # fmt: skip
+    def __init__(self, plan: Any, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1):
         self.plan, self.corpus, self.folder = plan, corpus, Path(folder)
         self.device, self.workers = torch.device(device), workers
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if plan.batch % self.world:
             raise InputError(f"batch {plan.batch} cannot be shared by {self.world} processes; choose a multiple")
-        self.network = network.to(self.device)
-        self.wrapped = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
+        self.network = self.begin().to(self.device)
+        self.wrapped = nn.parallel.DistributedDataParallel(self.network) if self.world > 1 else self.network
         self.start_average()
-        groups = groups or [{"params": list(network.parameters()), "multiple": 1.0}]
         optimizer = {"adamw": torch.optim.AdamW, "soap": Soap}[plan.optimizer]
-        self.optimiser = optimizer(groups, lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
+        self.optimiser = optimizer(self.groups(), lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay)
         self.step = 0
         self.stopped_by: int | None = None
         self.seconds_spent = 0.0
@@ -77,9 +73,25 @@ class Loop:
 
     # ---- what a task gives
 
+    def begin(self) -> Any:
+        """The network before the first step: untrained, or with the weights of ``start_from``."""
+        plan = self.plan
+        torch.manual_seed(plan.seed)
+        network = self.NETWORK(plan.network)
+        if plan.start_from:
+            given = weights.read(plan.start_from, self.NETWORK)
+            if given.config != plan.network:
+                raise InputError(f"{plan.start_from}: weights of another shape; start from a network like this one")
+            network.load_state_dict(given.state_dict())
+        return network
+
+    def groups(self) -> list[dict]:
+        """Parameter groups, each with the ``multiple`` of the learning rate that it takes; gradients are clipped apart."""
+        return [{"params": list(self.network.parameters()), "multiple": 1.0}]
+
     def dataset(self, split: str, size: int | None) -> Dataset:
-        """Items of a split, dictionaries of tensors; `size` of them, or without end."""
-        raise NotImplementedError
+        """Items of a split, `size` of them or without end; those of validation are the same for every run."""
+        return Mixtures(self.corpus, split, self.plan.seconds, self.plan.seed if split == "train" else 0, size=size)
 
     def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """What a step minimises, a scalar, and the values that the log keeps, ``loss`` among them.
@@ -110,12 +122,10 @@ class Loop:
 
     def _batches(self) -> Iterator[dict]:
         """Batches of this process, from the present step to the last."""
-        loader = DataLoader(
+        return iter(DataLoader(
             self.dataset("train", None), batch_sampler=self._indices(self.step), num_workers=self.workers,
-            persistent_workers=False, prefetch_factor=8 if self.workers else None, worker_init_fn=one_thread,
-            pin_memory=self.device.type == "cuda",
-        )  # fmt: skip
-        return iter(loader)
+            prefetch_factor=8 if self.workers else None, worker_init_fn=one_thread, pin_memory=self.device.type == "cuda",
+        ))  # fmt: skip
 
     def _indices(self, step: int) -> Iterator[list[int]]:
         """Numbers of the mixtures of each step from `step` on."""
@@ -186,6 +196,16 @@ class Loop:
     def _here(self, value: Any) -> Any:
         return value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
 
+    def over_processes(self, mean: Tensor) -> Tensor:
+        """The mean over all processes of what each has of it, with its gradient."""
+        return sum_over_processes(mean) / self.world if self.world > 1 else mean
+
+    def eights(self, dataset: Any) -> Iterator[dict]:
+        """The items of a data set that has an end, eight at a time, on the device of the run."""
+        for first in range(0, len(dataset), 8):
+            items = [dataset[i] for i in range(first, min(first + 8, len(dataset)))]
+            yield {name: self._here(value) for name, value in default_collate(items).items()}
+
     def show(self, steps: Iterable, name: str) -> tqdm:
         """`steps` with a progress bar, in the first process."""
         return tqdm(steps, desc=f"{self.folder.name} {name}", disable=self.rank > 0, dynamic_ncols=True)
@@ -207,9 +227,8 @@ class Loop:
         return network.eval()
 
     def _write_log(self, since: list[dict]) -> None:
-        names = {name for values in since for name in values}
         row: dict = {"step": self.step, "lr": self.plan.lr_at(self.step - 1)}
-        for name in sorted(names):
+        for name in sorted({name for values in since for name in values}):
             row[name] = float(np.mean([values[name] for values in since if name in values]))
         elapsed = time.monotonic() - self.started
         self.seconds_spent += elapsed
@@ -243,13 +262,9 @@ class Loop:
         path = self.folder / CHECKPOINT
         tensors, notes = run_files.read_checkpoint(path)
         changed = run_files.changed(path, notes, self.plan, self.corpus)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in run_files.part(tensors, "optimiser.").items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
         try:
             self.network.load_state_dict(run_files.part(tensors, "network."))
-            self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+            self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": run_files.optimiser_state(tensors)})
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{path}: not of this network ({one_line(error)[:120]}); start the run anew") from None
         self.average = {name: value.to(self.device) for name, value in run_files.part(tensors, "average.").items()}

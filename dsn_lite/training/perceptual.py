@@ -31,11 +31,7 @@ DEAD_ZONE = 0.25
 
 
 def bark(hertz: np.ndarray) -> np.ndarray:
-    """Critical-band rate in Bark (Traunmueller 1990, equation 5).
-
-    >>> bark(np.array([1000.0])).round(1).tolist()
-    [8.5]
-    """
+    """Critical-band rate in Bark (Traunmueller 1990, equation 5)."""
     return 26.81 * hertz / (1960 + hertz) - 0.53
 
 
@@ -82,30 +78,21 @@ def ear() -> Ear:
     return Ear(*(torch.tensor(table, dtype=torch.float32) for table in tables))
 
 
-def _ear_of(wave: Tensor) -> Ear:
-    """The tables on the device and of the type of `wave`."""
-    return Ear(*(table.to(wave) for table in ear()))
-
-
 def band_powers(wave: Tensor) -> Tensor:
     """Power [B, T, Q] of waves [B, samples] in Q = 41 bands; 1 is 0 dB SPL, and between 325 and 3250 Hz it sums to 79 dB.
 
     >>> band_powers(torch.randn(2, 4096)).shape
     torch.Size([2, 17, 41])
     """
-    bands, _, _, speech = _ear_of(wave)
+    bands, speech = ear().bands.to(wave), ear().speech.to(wave)
     spectrum = power(stft(wave))
     level = (spectrum * speech).sum(-1).mean(1)[:, None, None]
     return (spectrum @ bands) * (10 ** (LISTENING_LEVEL / 10) / level.clamp_min(1e-8))
 
 
 def loudness(powers: Tensor) -> Tensor:
-    """Zwicker's loudness [B, T, Q] in sone per Bark of the powers [B, T, Q]; zero below the threshold.
-
-    >>> bool(loudness(torch.zeros(1, 1, 41)).max() == 0)
-    True
-    """
-    _, quiet, exponent, _ = _ear_of(powers)
+    """Zwicker's loudness [B, T, Q] in sone per Bark of the powers [B, T, Q]; zero below the threshold."""
+    quiet, exponent = ear().quiet.to(powers), ear().exponent.to(powers)
     ratio = (0.5 + 0.5 * powers / quiet).clamp_min(1)
     return 0.1866 * (quiet / 0.5) ** exponent * (ratio**exponent - 1)
 
@@ -122,7 +109,8 @@ def perceptual_distance(enhanced: Tensor, clean: Tensor) -> Tensor:
     >>> near.shape, bool((near < far).all()), perceptual_distance(0.5 * clean, clean).round(decimals=3).tolist()
     (torch.Size([2]), True, [0.0, 0.0])
     """
-    enhanced, clean, quiet = band_powers(enhanced), band_powers(clean), _ear_of(clean).quiet
+    enhanced, clean = band_powers(enhanced), band_powers(clean)
+    quiet = ear().quiet.to(clean)
 
     # A constant colouring is forgiven up to 20 dB: the reference takes it on. Frames without speech do not count.
     active = (_audible(clean, 100 * quiet) > 1e7).to(clean)

@@ -10,7 +10,7 @@ every budget is a price.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -58,7 +58,7 @@ class PolicyConfig(Plan):
 class PolicyTrainer(Loop):
     """A run that teaches a policy; see :class:`dsn_lite.training.loop.Loop` for the parameters."""
 
-    PLAN = PolicyConfig
+    PLAN, NETWORK = PolicyConfig, Network
     PANELS = {  # noqa: RUF012
         "loss": ("loss", "valid_open", "valid_learned", "valid_closed"),
         "activation": ("activation", "valid_activation"),
@@ -66,62 +66,61 @@ class PolicyTrainer(Loop):
     }
 
     def __init__(
-        self, config: PolicyConfig, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
+        self, plan: PolicyConfig, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
     ):
-        if config.start_from is None:
+        super().__init__(plan, corpus, folder, device=device, workers=workers)
+        gate_macs, names = count(self.network).gate_macs, self.network.gate_names
+        self.shares = torch.as_tensor(gate_macs / gate_macs.sum(), dtype=torch.float32, device=self.device)
+        self.tiers = [[names.index(name) for name in group] for group in plan.order or (tuple(names),)]
+        self.targets = self._targets()
+
+    def begin(self) -> Network:
+        """The finished network, frozen, with a new policy."""
+        if self.plan.start_from is None:
             raise InputError("start_from is missing; a policy is taught on a finished network")
-        self.config = config
-        network = weights.read(config.start_from, Network)
-        torch.manual_seed(config.seed)
+        network = weights.read(self.plan.start_from, Network)
+        torch.manual_seed(self.plan.seed)
         network.renew_policy()
         network.requires_grad_(False)
+        network.policy.requires_grad_(True)
         for module in network.modules():
             if hasattr(module, "frozen"):
                 module.frozen = True
-        policy = list(network.policy.requires_grad_(True).parameters())
-        super().__init__(
-            config, network, corpus, folder, device=device, workers=workers, groups=[{"params": policy, "multiple": 1.0}]
-        )
-        self.counted = count(network)
-        self.shares = torch.as_tensor(self.counted.gate_macs / self.counted.gate_macs.sum(), dtype=torch.float32)
-        order = config.order or (tuple(network.gate_names),)
-        self.groups = [[network.gate_names.index(name) for name in group] for group in order]
-        self.targets = self._targets()
-        self.valid = Mixtures(corpus, "valid", 4.0, 0, size=config.valid_items)
+        return network
 
-    def dataset(self, split: str, size: int | None) -> Mixtures:
-        """Mixtures of a split; those of validation are the same for every run."""
-        return Mixtures(self.corpus, split, self.config.seconds, self.config.seed if split == "train" else 0, size=size)
+    def groups(self) -> list[dict]:
+        """The policy alone."""
+        return [{"params": list(self.network.policy.parameters()), "multiple": 1.0}]
 
     def _targets(self) -> Tensor | None:
         """Target activation of every mixture; None where one serves all."""
-        config = self.config
-        if config.way != "guided":
+        plan = self.plan
+        if plan.way != "guided":
             return None
-        if config.num_mixtures is None:
+        if plan.num_mixtures is None:
             raise InputError("metric guidance needs a fixed number of labelled mixtures; set `num_mixtures:`")
-        ovrl = read_labels(self.corpus, "train", config.seconds, config.seed, config.num_mixtures)
-        self.guidance = Guidance.fit(ovrl, mean=config.target, slope=config.slope)
-        return torch.as_tensor(self.guidance.target(ovrl), dtype=torch.float32)
+        ovrl = read_labels(self.corpus, "train", plan.seconds, plan.seed, plan.num_mixtures)
+        self.guidance = Guidance.fit(ovrl, mean=plan.target, slope=plan.slope)
+        return torch.as_tensor(self.guidance.target(ovrl), dtype=torch.float32, device=self.device)
 
     # ---- a step
 
     def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """What a step minimises, and what the log keeps."""
-        if self.config.way == "benefit":
+        if self.plan.way == "benefit":
             return self._foretell(batch["noisy"], batch["clean"], generator)
         return self._decide(batch, generator)
 
     def _foretell(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Squared error of the gain foretold for levels that were tried at random, span by span."""
         spectrum = stft(noisy)
-        frames, count_levels = spectrum.shape[1], len(self.groups) + 1
-        levels = spans(self.config.batch, frames, count_levels, generator)[self.own].to(self.device)  # [B, T]
+        frames, count_levels = spectrum.shape[1], len(self.tiers) + 1
+        levels = spans(self.plan.batch, frames, count_levels, generator)[self.own].to(self.device)  # [B, T]
         gates = torch.zeros(*levels.shape, len(self.shares), device=self.device)
-        for i, group in enumerate(self.groups, start=1):
+        for i, group in enumerate(self.tiers, start=1):
             gates[..., group] = (levels >= i).float()[..., None]
         output = self.wrapped(spectrum, lambda _: gates)
-        gained = gain(output.spectrum, output.small, clean, self.config.loss) * frames
+        gained = gain(output.spectrum, output.small, clean, self.plan.loss) * frames
         foretold = self.values(output.margins).gather(-1, levels[..., None]).squeeze(-1)
         loss = functional.huber_loss(20 * foretold, 20 * gained, delta=10.0)
         explained = 1 - (foretold - gained).var() / gained.var().clamp_min(1e-12)
@@ -129,32 +128,30 @@ class PolicyTrainer(Loop):
 
     def values(self, margins: Tensor) -> Tensor:
         """Gain foretold for each level [B, T, levels], nothing open first, from margins [B, T, K]: gains for a MAC."""
-        steps = [margins[..., group].mean(-1) * self.shares[group].sum() for group in self.groups]
+        steps = [margins[..., group].mean(-1) * self.shares[group].sum() for group in self.tiers]
         return functional.pad(torch.stack(steps, -1).cumsum(-1), (1, 0))
 
     def _decide(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Speech loss under sampled gates, distance of the activation to its target, and bounds on each gate's rate."""
-        config, noisy, progress = self.config, batch["noisy"], self.step / self.config.steps
+        plan, noisy, progress = self.plan, batch["noisy"], self.step / self.plan.steps
         spectrum = stft(noisy)
-        shape = (config.batch, spectrum.shape[1], len(self.shares), 2)
+        shape = (plan.batch, spectrum.shape[1], len(self.shares), 2)
         noise = gating.gumbel_noise(shape, generator=generator)[self.own].to(self.device)
-        first, last = config.gumbel_fade
+        first, last = plan.gumbel_fade
         noise = (noise[..., 1] - noise[..., 0]) * min(1.0, max(0.0, (last - progress) / (last - first)))
         output: Output = self.wrapped(spectrum, lambda margins: gating.straight_through((margins + noise).sigmoid()))
-        windows = config.loss.windows
-        loss = replace(config.loss, windows=(windows[self.step % len(windows)],))
-        speech = loss(istft(output.spectrum, noisy.shape[-1]), batch["clean"]).mean()
+        speech = plan.loss.at_step(self.step)(istft(output.spectrum, noisy.shape[-1]), batch["clean"]).mean()
         used, expected = (activation(g, self.shares) for g in (output.gates, output.margins.sigmoid()))
         if self.targets is None:  # met over the batch: each item alike would be no policy but a quota
-            missed = (used.mean() - config.target).square() + (expected.mean() - config.target).square()
+            missed = (used.mean() - plan.target).square() + (expected.mean() - plan.target).square()
         else:
             target = self.targets[batch["index"]]
             missed = ((used - target).square() + (expected - target).square()).mean()
         rate = output.gates.mean((0, 1))
         opening = math.cos(math.pi / 2 * min(1.0, 3 * progress)) ** 2  # the bounds open over the first third
-        low, high = max(opening * config.target, 0.05), min(1 - opening * (1 - config.target), 0.95)
+        low, high = max(opening * plan.target, 0.05), min(1 - opening * (1 - plan.target), 0.95)
         balance = ((low - rate).clamp_min(0).square() + (rate - high).clamp_min(0).square()).mean()
-        total = speech + config.activation_weight * missed / 2 + config.balance_weight * balance
+        total = speech + plan.activation_weight * missed / 2 + plan.balance_weight * balance
         values = {"loss": speech.item(), "activation": used.mean().item(), "missed": missed.item() / 2}
         return total, values
 
@@ -164,21 +161,19 @@ class PolicyTrainer(Loop):
     def validate(self) -> dict:
         """Loss on the fixed validation mixtures for every kind of gates, and how the policy's gates behave."""
         network, losses, found = self.averaged(), {"open": [], "closed": [], "learned": []}, []
-        for first in range(0, self.config.valid_items, 8):
-            items = [self.valid[i] for i in range(first, min(first + 8, self.config.valid_items))]
-            noisy, clean = (torch.stack([item[name] for item in items]).to(self.device) for name in ("noisy", "clean"))
-            spectrum = stft(noisy)
+        for batch in self.eights(Mixtures(self.corpus, "valid", 4.0, 0, size=self.plan.valid_items)):
+            spectrum, clean = stft(batch["noisy"]), batch["clean"]
             learned = network(spectrum)
             answers = {"open": network(spectrum, torch.ones_like(learned.gates)).spectrum, "closed": learned.small}
             for name, answer in {**answers, "learned": learned.spectrum}.items():
-                losses[name].append(self.config.loss(istft(answer, noisy.shape[-1]), clean))
-            found.append((learned.gates, learned.margins, [item["snr"] for item in items]))
-        gates, self.margins = (torch.cat([part[i] for part in found]) for i in (0, 1))
-        used, snr = activation(gates, self.shares), [value for part in found for value in part[2]]
+                losses[name].append(self.plan.loss(istft(answer, clean.shape[-1]), clean))
+            found.append((learned.gates, learned.margins, batch["snr"]))
+        gates, self.margins, snr = (torch.cat(parts) for parts in zip(*found, strict=True))
+        used = activation(gates, self.shares)
         return {
             **{f"valid_{name}": float(torch.cat(parts).mean()) for name, parts in losses.items()},
             "valid_activation": float(used.mean()),
-            "rank_correlation_snr": spearman(used.tolist(), snr),
+            "rank_correlation_snr": spearman(used.tolist(), snr.tolist()),
             "gate_rate": gates.mean((0, 1)).tolist(),
             "gate_std_frames": gates.std(1).mean(0).tolist(),
             "gate_std_utterances": gates.mean(1).std(0).tolist(),
@@ -186,7 +181,7 @@ class PolicyTrainer(Loop):
 
     def finish(self) -> None:
         """Set the price that the target activation asks for, then write weights and card with the calibration."""
-        if self.config.way == "benefit":
+        if self.plan.way == "benefit":
             self._settle()
         super().finish()
 
@@ -194,30 +189,24 @@ class PolicyTrainer(Loop):
     def _settle(self) -> None:
         """Gates of one group get one margin, and zero becomes the price at which the target is spent on average."""
         for values in (self.average["policy.margins.weight"], self.average["policy.margins.bias"]):
-            for group in self.groups:
+            for group in self.tiers:
                 values[group] = values[group].mean(0, keepdim=True)
         self.validate()
-        self.average["policy.margins.bias"] += shift_for(self.margins, self.shares, self.config.target)
+        self.average["policy.margins.bias"] += shift_for(self.margins, self.shares, self.plan.target)
 
     def card(self, network: Network) -> dict:
         """The calibration: the shift of the margins for each mean activation on the validation mixtures."""
         rows = [{"activation": a, "shift": shift_for(self.margins, self.shares, a)} for a in CALIBRATED]
-        return {"way": self.config.way, "target": self.config.target, "calibration": rows}
+        return {"way": self.plan.way, "target": self.plan.target, "calibration": rows}
 
 
 CALIBRATED = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 
 def shift_for(margins: Tensor, shares: Tensor, target: float) -> float:
-    """The shift of margins [N, T, K] at which their mean activation, weighed by shares [K] of the MACs, is the target.
-
-    >>> margins = torch.arange(100.0).reshape(1, 100, 1)
-    >>> round(shift_for(margins, torch.ones(1), 0.25), 1)
-    -74.5
-    """
+    """The shift of margins [N, T, K] at which their mean activation, weighed by shares [K] of the MACs, is the target."""
     values = margins.flatten(0, 1)
-    order = values.flatten().argsort(descending=True)
+    ranked, order = values.flatten().sort(descending=True)
     spent = shares.expand_as(values).flatten()[order].cumsum(0) / len(values)
-    i = int((spent < target).sum())
-    ranked = values.flatten()[order]
-    return -float(ranked[i : i + 2].mean()) if i + 1 < len(ranked) else -float(ranked[-1])
+    i = min(int((spent < target).sum()), len(ranked) - 1)
+    return -float(ranked[i : i + 2].mean())

@@ -46,6 +46,15 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def optimiser_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """What a checkpoint holds of the optimiser, by the number of the weight."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in part(tensors, "optimiser.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    return state
+
+
 def changed(path: Path, notes: dict, plan: Plan, corpus: Corpus) -> str:
     """What is not as it was when a checkpoint was written, in words; what must not change is refused."""
     found = list(changes(build(type(plan), notes["training"], str(path)), plan))

@@ -139,7 +139,7 @@ def test_starts_from_weights_of_its_own_kind(two_talkers, tmp_path):
     expected = load_file(tmp_path / "first" / "model.safetensors")
     assert all(torch.equal(value, expected[name]) for name, value in again.network.state_dict().items())
     other = {**SHORT["network"], "channels": [8, 8, 8, 16]}
-    with pytest.raises(InputError, match="weights of another network"):
+    with pytest.raises(InputError, match="weights of another shape"):
         training(two_talkers, tmp_path, network=other, start_from=str(tmp_path / "first" / "model.safetensors"))
 
 

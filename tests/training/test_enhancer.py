@@ -112,7 +112,7 @@ def test_frozen_norms_keep_their_statistics(corpus, tmp_path):
 
 def test_items_of_the_policy_take_its_gates(corpus, tmp_path):
     run = run_of("trunk", None, corpus, tmp_path, patterns={"open": 0.0, "closed": 0.0, "random": 0.0})
-    assert run.config.patterns == Mix(open=0.0, closed=0.0, random=0.0)
+    assert run.plan.patterns == Mix(open=0.0, closed=0.0, random=0.0)
     seen = []
     run.network.register_forward_hook(lambda *call: seen.append(call[-1]))
     run.run(until=1)

@@ -17,14 +17,12 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as sum_over_processes
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from dsn_lite.data import Corpus, Mixtures
+from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
 from dsn_lite.network import gates as gating
-from dsn_lite.network import weights
 from dsn_lite.settings import Amount, Count, Positive, Range, Share, Whole
 from dsn_lite.slimmable import choice as choosing
 from dsn_lite.slimmable.demucs.network import DemucsConfig, SlimDemucs
@@ -77,36 +75,24 @@ class DemucsPlan(Plan):
 class DemucsTraining(Loop):
     """A run of the slimmable DEMUCS; parameters as for :class:`dsn_lite.training.loop.Loop`."""
 
-    PLAN = DemucsPlan
+    PLAN, NETWORK = DemucsPlan, SlimDemucs
     plan: DemucsPlan
     network: SlimDemucs
 
     def __init__(
         self, plan: DemucsPlan, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
     ):
-        torch.manual_seed(plan.seed)
-        network = SlimDemucs(plan.network)
-        if plan.start_from:
-            given = weights.read(plan.start_from, SlimDemucs)
-            if given.config != plan.network:
-                raise InputError(f"{plan.start_from}: weights of another network; start from those of this configuration")
-            network.load_state_dict(given.state_dict())
-        router = list(network.router.parameters())
-        chosen = {id(parameter) for parameter in router}
-        others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
-        groups = [
-            {"params": others, "multiple": 1.0},
-            # No decay, which would wear it away before its time comes.
-            {"params": router, "multiple": plan.router_rate, "weight_decay": 0.0},
-        ]
-        super().__init__(plan, network, corpus, folder, device=device, workers=workers, groups=groups)
-        costs = network.count().width_mmacs
+        super().__init__(plan, corpus, folder, device=device, workers=workers)
+        costs = self.network.count().width_mmacs
         self.macs_share = torch.as_tensor(costs / costs[-1], dtype=torch.float32, device=self.device)
-        self.prices = self.macs_share if plan.measure == "macs" else torch.tensor(network.widths, device=self.device)
+        self.widths = torch.tensor(self.network.widths, device=self.device)
+        self.prices = self.macs_share if plan.measure == "macs" else self.widths
 
-    def dataset(self, split: str, size: int | None) -> Mixtures:
-        """Mixtures of the corpus; validation has seed 0."""
-        return Mixtures(self.corpus, split, self.plan.seconds, seed=0 if split == "valid" else self.plan.seed, size=size)
+    def groups(self) -> list[dict]:
+        """The router apart, and without decay, which would wear it away before its time comes."""
+        others = [value for name, value in self.network.named_parameters() if not name.startswith("router.")]
+        router = {"multiple": self.plan.router_rate, "weight_decay": 0.0}
+        return [{"params": others, "multiple": 1.0}, {"params": list(self.network.router.parameters()), **router}]
 
     def prepare(self) -> None:
         """Teach the router where it chooses from the first step on."""
@@ -116,12 +102,11 @@ class DemucsTraining(Loop):
     def teach_router(self) -> None:
         """Let the router learn what each width is worth, from the widths as they are.
 
-        Every mixture is run once at each constant width, which gives the loss of each segment at each width. A second
-        router, that is thrown away, learns to foretell these losses from the noisy sound: what cannot be heard beforehand
-        averages out. For a target there is a price lambda at which choosing the least of ``foretold loss + lambda * cost``
-        spends just the target, and the router learns these choices. Left to itself it finds a pattern that meets the
-        target, and hardly ever the one that is worth it; priced by the true losses it would miss the target, because it
-        cannot tell them apart as well as they differ.
+        Every mixture is run once at each constant width. A second router, that is thrown away, learns to foretell from the
+        noisy sound the loss of each segment at each width. For a target there is a price lambda at which choosing the least
+        of ``foretold loss + lambda * cost`` spends just the target, and the router learns these choices. Left to itself it
+        meets the target with hardly ever the pattern that is worth it; by the true losses, which cannot all be heard
+        beforehand, it would miss the target.
         """
         plan, network = self.plan, self.network.eval()
         wave, losses = self._losses_of_widths()
@@ -166,10 +151,8 @@ class DemucsTraining(Loop):
         Those of a segment have the mean 0 over the widths; the widest gains 1 in the mean over the segments.
         """
         plan, network = self.plan, self.network
-        loader = DataLoader(
-            self.dataset("train", None), batch_size=8, sampler=range(plan.teach_items), num_workers=self.workers,
-            worker_init_fn=one_thread,
-        )  # fmt: skip
+        dataset = self.dataset("train", plan.teach_items)
+        loader = DataLoader(dataset, batch_size=8, num_workers=self.workers, worker_init_fn=one_thread)
         waves, found = [], []
         for batch in self.show(loader, "widths"):
             noisy, clean = batch["noisy"].to(self.device), batch["clean"].to(self.device)
@@ -186,12 +169,8 @@ class DemucsTraining(Loop):
         return self._route(batch["noisy"], batch["clean"], generator)
 
     def _sandwich(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        widths, values = self.network.widths, {}
-        used = [widths[-1], widths[0]]
-        if len(widths) > 2:
-            used.append(widths[1 + int(torch.randint(len(widths) - 2, (), generator=generator))])
-        losses = []
-        for width in used:
+        losses, values = [], {}
+        for width in choosing.sandwich(self.network.widths, generator):
             losses.append(self.plan.loss(self.wrapped(noisy, width), clean).mean())
             values[f"loss_{width:g}"] = losses[-1].item()
         total = torch.stack(losses).mean()
@@ -217,7 +196,7 @@ class DemucsTraining(Loop):
         constant = plan.loss(self.wrapped(noisy, kept), clean).mean()
         probabilities = logits.softmax(-1)
         # Of the hard choices, which are what is spent, and of the probabilities, whose gradient has no noise.
-        usage = self._batch_mean(torch.stack([choice, probabilities]))  # [2, W]
+        usage = self.over_processes(torch.stack([choice, probabilities]).mean((1, 2)))  # [2, W]
         missed = ((usage @ self.prices) - target).square().mean()
         mean = usage[1].clamp_min(1e-6)
         uneven = math.log(len(mean)) + (mean * mean.log()).sum()
@@ -232,35 +211,25 @@ class DemucsTraining(Loop):
         }  # fmt: skip
         return total, values
 
-    def _batch_mean(self, values: Tensor) -> Tensor:
-        """Mean over items and segments of values [..., B, S, W], over all processes."""
-        mean = values.mean((-3, -2))
-        return sum_over_processes(mean) / self.world if self.world > 1 else mean
-
     @torch.no_grad()
     def validate(self) -> dict:
         """Loss at each width and at each of four targets, and how the router's widths behave.
 
-        The deviations of the width are those within an item (over its segments, mean over the items) and among the items'
-        means. Where both are near zero the router has collapsed to one width.
+        Where the deviations of the width, over segments and over items, are near zero the router has collapsed to one.
         """
         plan, network, losses, chosen = self.plan, self.averaged(), {}, {}
-        dataset = self.dataset("valid", plan.valid_items)
-        for first in range(0, plan.valid_items, 8):
-            items = [dataset[i] for i in range(first, min(first + 8, plan.valid_items))]
-            noisy, clean = (torch.stack([item[name] for item in items]).to(self.device) for name in ("noisy", "clean"))
+        for batch in self.eights(self.dataset("valid", plan.valid_items)):
+            noisy, clean = batch["noisy"], batch["clean"]
             for width in network.widths:
                 losses.setdefault(f"valid_{width:g}", []).append(plan.loss(network(noisy, width), clean))
-            if self.step <= plan.router_from * plan.steps:
-                continue
-            for target in SHOWN:
+            for target in SHOWN if self.step > plan.router_from * plan.steps else ():
                 choice = choosing.decide(network.route(noisy, target))
                 losses.setdefault(f"valid_at_{target:g}", []).append(plan.loss(network(noisy, choice), clean))
                 chosen.setdefault(target, []).append(choice)
         values = {name: float(torch.cat(parts).mean()) for name, parts in losses.items()}
         for target, parts in chosen.items():
             choice = torch.cat(parts)
-            width = choice @ torch.tensor(network.widths, device=choice.device)  # [items, segments]
+            width = choice @ self.widths  # [items, segments]
             values[f"utilisation_valid_at_{target:g}"] = float(width.mean())
             values[f"share_of_macs_at_{target:g}"] = float((choice @ self.macs_share).mean())
             values[f"std_segments_at_{target:g}"] = float(width.std(1).mean())

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce as sum_over_processes
-from torch.utils.data import Dataset
+from torch.nn import functional
 
 from dsn_lite.audio.spectral import HOP
-from dsn_lite.data import Corpus
 from dsn_lite.errors import InputError
-from dsn_lite.network import weights
 from dsn_lite.network.gates import anneal, gumbel_noise
 from dsn_lite.settings import CHANGEABLE, Amount, Positive, Range, Share
 from dsn_lite.slimmable import choice as choosing
@@ -77,7 +73,7 @@ class SeparationPlan(Plan):
 class SeparationTraining(Loop):
     """A run that trains a :class:`Separator`; made as a :class:`~dsn_lite.training.loop.Loop`."""
 
-    PLAN = SeparationPlan
+    PLAN, NETWORK = SeparationPlan, Separator
     PANELS: ClassVar = {
         "negative SI-SDR, dB": ("loss", "loss_narrowest", "loss_constant"),
         "SI-SDR improvement, dB": ("valid_learned", "valid_0*", "valid_1"),
@@ -88,26 +84,21 @@ class SeparationTraining(Loop):
     plan: SeparationPlan
     network: Separator
 
-    def __init__(
-        self, plan: SeparationPlan, corpus: Corpus, folder: str | Path, *, device: str = "cpu", workers: int = 1
-    ):
-        torch.manual_seed(plan.seed)
-        network = Separator(plan.network)
-        if plan.start_from:
-            given = weights.read(plan.start_from, Separator)
-            if given.config != plan.network:
-                raise InputError(f"{plan.start_from}: weights of another shape; start from a network like this one")
-            kept = {
-                name: value for name, value in given.state_dict().items()
-                if not (plan.fresh_gating and name.startswith("gating."))
-            }  # fmt: skip
-            network.load_state_dict(kept, strict=not plan.fresh_gating)
-        gating = list(network.gating.parameters())
-        rest = [value for name, value in network.named_parameters() if not name.startswith("gating.")]
-        groups = [{"params": rest, "multiple": 1.0}, {"params": gating, "multiple": plan.gating_rate}]
-        super().__init__(plan, network, corpus, folder, device=device, workers=workers, groups=groups)
+    def begin(self) -> Separator:
+        """See :meth:`~dsn_lite.training.loop.Loop.begin`."""
+        network = super().begin()
+        if self.plan.fresh_gating:
+            torch.manual_seed(self.plan.seed)
+            network.gating = Separator(self.plan.network).gating
+        return network
 
-    def dataset(self, split: str, size: int | None) -> Dataset:
+    def groups(self) -> list[dict]:
+        """The gating module apart."""
+        others = [value for name, value in self.network.named_parameters() if not name.startswith("gating.")]
+        gating = list(self.network.gating.parameters())
+        return [{"params": others, "multiple": 1.0}, {"params": gating, "multiple": self.plan.gating_rate}]
+
+    def dataset(self, split: str, size: int | None) -> PairMixtures:
         """Mixtures of two talkers; those of validation do not depend on the seed of the run."""
         return PairMixtures(self.corpus, split, self.plan.seconds, self.plan.seed if split == "train" else 0, size)
 
@@ -118,15 +109,9 @@ class SeparationTraining(Loop):
 
     def _sandwich(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Widest, narrowest and one width between."""
-        widths = self.plan.network.widths
-        passes = [widths[-1], *([widths[0]] if len(widths) > 1 else [])]
-        if len(widths) > 2:
-            passes.append(widths[1 + int(torch.randint(len(widths) - 2, (), generator=generator))])
-        output = self.wrapped(batch["mixture"], passes)
+        output = self.wrapped(batch["mixture"], choosing.sandwich(self.plan.network.widths, generator))
         losses = [separation_loss(waves, batch["sources"], batch["mixture"])[0].mean() for waves in output.waves]
-        values = {"loss": losses[0].item()}
-        if len(losses) > 1:
-            values["loss_narrowest"] = losses[1].item()
+        values = {"loss": losses[0].item(), "loss_narrowest": losses[1].item()}
         # The gating module has no part in this yet; several processes want a gradient, if only zero, for every weight.
         return torch.stack(losses).mean() + 0 * output.logits.sum(), values
 
@@ -151,11 +136,9 @@ class SeparationTraining(Loop):
         quality, silent = chunk_quality(output.waves[0], sources, found, plan.network.chunk * HOP)
         weight = complexity_weight(quality, silent, plan.pivot, plan.softness)
         # The last chunk may hold nothing but the end of the last frame.
-        weight = torch.nn.functional.pad(weight, (0, chunks - weight.shape[1]), value=1.0)
+        weight = functional.pad(weight, (0, chunks - weight.shape[1]), value=1.0)
         price = complexity_loss(choice, network.costs, weight)
-        rate = choice.mean((0, 1))
-        if self.world > 1:
-            rate = sum_over_processes(rate) / self.world
+        rate = self.over_processes(choice.mean((0, 1)))
         ramp = max(plan.full_pressure_from - plan.gate_from, 1e-9)
         pressure = plan.pressure * min(1.0, 0.2 + 0.8 * (progress - plan.gate_from) / ramp)
         total = losses.mean() + plan.keep * kept + pressure * price
@@ -165,13 +148,9 @@ class SeparationTraining(Loop):
             "loss_constant": kept.item(),
             "price": price.item(),
             "utilisation": float(rate.detach() @ torch.tensor(widths, device=rate.device)),
-            "mmacs": float((rate.detach() @ network.costs) * self._open),
+            "mmacs": float((rate.detach() @ network.costs) * network.count().open),
         }
         return total, values
-
-    @property
-    def _open(self) -> float:
-        return self.network.count().open
 
     # ---- looking
 
@@ -179,25 +158,24 @@ class SeparationTraining(Loop):
     def validate(self) -> dict:
         """SI-SDR improvement in dB at each width and for the chosen widths, and what was chosen where."""
         network, plan = self.averaged(), self.plan
-        passes = [*plan.network.widths, None]
-        gained: dict[str, list[Tensor]] = {_name(width): [] for width in passes}
+        passes = {**{f"{width:g}": width for width in plan.network.widths}, "learned": None}
+        gained: dict[str, list[Tensor]] = {name: [] for name in passes}
         picked, talkers = [], []
-        for batch in self._valid():
-            output = network(batch["mixture"], passes)
-            start = match(batch["mixture"][:, None].expand(-1, 2, -1), batch["sources"], batch["mixture"]).ratio
-            for width, waves in zip(passes, output.waves, strict=True):
-                gain = match(waves, batch["sources"], batch["mixture"]).ratio - start
-                gained[_name(width)].append(gain.mean(-1).cpu())
+        for batch in self.eights(self.dataset("valid", plan.valid_items)):
+            mixture, sources = batch["mixture"], batch["sources"]
+            output = network(mixture, list(passes.values()))
+            start = match(mixture[:, None].expand(-1, 2, -1), sources, mixture).ratio
+            for parts, waves in zip(gained.values(), output.waves, strict=True):
+                parts.append((match(waves, sources, mixture).ratio - start).mean(-1).cpu())
             picked.append(output.choices[-1].argmax(-1).cpu())
-            active = batch["activity"].cpu().numpy()
-            talkers.append(chunk_talkers(active, output.logits.shape[1], plan.network.chunk))
+            talkers.append(chunk_talkers(batch["activity"].cpu().numpy(), output.logits.shape[1], plan.network.chunk))
         widths = np.array(plan.network.widths)
         chosen, kind = widths[torch.cat(picked).numpy()], np.concatenate(talkers)
         gains = {name: torch.cat(parts).numpy() for name, parts in gained.items()}
         values: dict = {f"valid_{name}": float(gain.mean()) for name, gain in gains.items()}
         of_item = np.array([CELLS[i % len(CELLS)][0] for i in range(len(chosen))])
         for overlap in OVERLAPS:
-            for name in (_name(widths[-1]), "learned"):
+            for name in ("1", "learned"):
                 values[f"valid_{name}_overlap_{overlap:g}"] = float(gains[name][of_item == overlap].mean())
         values["valid_utilisation"] = float(chosen.mean())
         values["valid_mmacs"] = float(network.count().width_mmacs[torch.cat(picked).numpy()].mean())
@@ -209,14 +187,6 @@ class SeparationTraining(Loop):
         values["width_std_items"] = float(chosen.mean(1).std())
         return values
 
-    def _valid(self):
-        """The validation items, in batches of eight."""
-        dataset, size = self.dataset("valid", self.plan.valid_items), self.plan.valid_items
-        for first in range(0, size, 8):
-            items = [dataset[i] for i in range(first, min(first + 8, size))]
-            names = ("mixture", "sources", "activity")
-            yield {name: torch.stack([item[name] for item in items]).to(self.device) for name in names}
-
     def card(self, network: Separator) -> dict:
         """Calibration of the budget."""
         return {"calibration": self.calibrate(network)}
@@ -224,7 +194,8 @@ class SeparationTraining(Loop):
     @torch.no_grad()
     def calibrate(self, network: Separator) -> list[dict]:
         """Activation on the validation mixtures at several shifts of the logits, strictly rising; see `budget_shift`."""
-        logits = torch.cat([network(batch["mixture"], ()).logits for batch in self._valid()])
+        items = self.eights(self.dataset("valid", self.plan.valid_items))
+        logits = torch.cat([network(batch["mixture"], ()).logits for batch in items])
         counted, rows = network.count(), []
         for shift in np.linspace(-40, 40, 161):
             one_hot = choosing.decide(logits, float(shift), network.costs)
@@ -234,6 +205,3 @@ class SeparationTraining(Loop):
                 rows.append({"shift": float(shift), "activation": round(used, 5)})
         return rows
 
-
-def _name(width: float | None) -> str:
-    return "learned" if width is None else f"{width:g}"
