@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dsn_lite._names import find, listed
+from dsn_lite._names import face
 
 __version__ = "0.1.0"
 __all__ = ["Config", "InputError", "Network", "Stream", "available", "load"]
@@ -16,12 +16,5 @@ _HOMES = {
     "network.config": "Config", "errors": "InputError", "network.model": "Network", "engine.stream": "Stream",
     "zoo": "available load",
 }  # fmt: skip
-
-
-def __getattr__(name: str):
-    """Import the parts on their first use, so that ``dsn-lite --help`` does not wait for torch."""
-    return find(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    return listed(globals(), _HOMES)
+# Parts are imported on their first use, so that `dsn-lite --help` does not wait for torch.
+__getattr__, __dir__ = face(globals(), _HOMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -11,21 +12,23 @@ from typing import Any
 from warnings import warn
 
 
-def find(room: str, homes: dict[str, str], name: str) -> Any:
-    """What a room shows under a name, imported on its first use; `homes` has module -> names, parted by spaces.
+def face(module: dict[str, Any], homes: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a room whose globals are `module`: names that are imported on their first use.
 
-    >>> find("dsn_lite.audio", {"files": "write"}, "write").__module__
+    `homes` has module -> names, parted by spaces.
+
+    >>> face({"__name__": "dsn_lite.audio"}, {"files": "write"})[0]("write").__module__
     'dsn_lite.audio.files'
     """
-    for module, names in homes.items():
-        if name in names.split():
-            return getattr(import_module(f"{room}.{module}"), name)
-    raise AttributeError(f"module {room!r} has no attribute {name!r}")
+    room = module["__name__"]
+    home_of = {name: home for home, names in homes.items() for name in names.split()}
 
+    def find(name: str) -> Any:
+        if name in home_of:
+            return getattr(import_module(f"{room}.{home_of[name]}"), name)
+        raise AttributeError(f"module {room!r} has no attribute {name!r}")
 
-def listed(module: dict, homes: dict[str, str]) -> list[str]:
-    """What ``dir`` says of a room whose globals are `module`."""
-    return sorted({*module, *" ".join(homes.values()).split()})
+    return find, lambda: sorted({*module, *home_of})
 
 
 _MOVED = {

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dsn_lite._names import find, listed
+from dsn_lite._names import face
 
 _HOMES = {
     "checks": "as_channels as_mono as_output as_rate as_samples",
@@ -18,11 +18,4 @@ _HOMES = {
     "sources": "BLOCK",
     "spectral": "compress decompress frame_count istft power stft window",
 }
-
-
-def __getattr__(name: str):
-    return find(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    return listed(globals(), _HOMES)
+__getattr__, __dir__ = face(globals(), _HOMES)

@@ -10,7 +10,7 @@ together. recipes.py draws what a mixture is made of, mixing.py makes it, and mi
 
 from __future__ import annotations
 
-from dsn_lite._names import find, listed
+from dsn_lite._names import face
 
 _HOMES = {
     "manifest": "Entry read_manifest write_manifest",
@@ -22,11 +22,4 @@ _HOMES = {
     "corpus": "Corpus",
     "mixtures": "Mixtures PlainMixtures",
 }
-
-
-def __getattr__(name: str):
-    return find(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    return listed(globals(), _HOMES)
+__getattr__, __dir__ = face(globals(), _HOMES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dsn_lite._names import find, listed
+from dsn_lite._names import face
 
 _HOMES = {
     "folders": "Pair pairs read_pair",
@@ -15,11 +15,4 @@ _HOMES = {
     "scoring": "Identity evaluate score",
     "statistics": "COSTS METRICS SNR_GROUPS mean_ci paired_difference spearman verdict",
 }
-
-
-def __getattr__(name: str):
-    return find(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    return listed(globals(), _HOMES)
+__getattr__, __dir__ = face(globals(), _HOMES)

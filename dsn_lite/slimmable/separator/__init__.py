@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dsn_lite._names import find, listed
+from dsn_lite._names import face
 
 _HOMES = {
     "network": "Separated Separator", "parts": "SeparatorConfig",
@@ -11,11 +11,4 @@ _HOMES = {
     "train": "SeparationPlan SeparationTraining",
     "evaluate": "evaluate_separation improvement",
 }
-
-
-def __getattr__(name: str):
-    return find(__name__, _HOMES, name)
-
-
-def __dir__() -> list[str]:
-    return listed(globals(), _HOMES)
+__getattr__, __dir__ = face(globals(), _HOMES)
