@@ -137,7 +137,7 @@ class AudioCache:
         hashes = "|".join(known["sha1"] if known else "" for known in index.files)
         #: SHA-1 over what the files hold, the same wherever they lie and whenever they were written
         self.contents = hashlib.sha1(hashes.encode()).hexdigest()
-        #: samples of each file (0: left out), and where its part from the first to the last active frame begins and ends
+        #: samples of each file, 0 where it is left out, and of the part from its first to its last active frame
         self.length, self.begin, self.end, self._offset, self._frame = (
             np.array([row[name] for row in rows], dtype=np.int64)
             for name in ("length", "begin", "end", "offset", "frame")

@@ -20,7 +20,7 @@ SPLITS = ("train", "valid", "test")
 class Entry:
     """One file of a corpus."""
 
-    path: str  #: as written in the manifest: relative to its folder, or absolute
+    path: str  #: as written in the manifest, relative to its folder or absolute
     kind: str  #: speech, noise or rir
     split: str = "train"  #: train, valid or test
     source: str = ""  #: the data set

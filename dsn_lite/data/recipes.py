@@ -52,9 +52,9 @@ class Recipe:
     speech: tuple[Piece, ...]  #: utterances of one speaker, with gaps
     layers: tuple[Layer, ...]  #: the noises
     snr_db: float
-    """Level of the active frames of the speech, without late reverberation, over the RMS of the noise; `CLEAN_DB`: no
-    noise. A noise that bursts or pauses have nearly removed is raised by 30 dB at most."""
-    speed: float = 1.0  #: how fast the speech is played: its pitch and its tempo
+    """Level of the active frames of the speech, without late reverberation, over the RMS of the noise; `CLEAN_DB` is
+    no noise. A noise that bursts or pauses have nearly removed is raised by 30 dB at most."""
+    speed: float = 1.0  #: how fast the speech is played, which changes pitch and tempo
     speech_eq: tuple[float, ...] = ()  #: gains in dB at ``mixing.EQ_HZ``; empty for none
     lowpass_hz: float = 0.0  #: band limit of the speech, 0 for none
     room: int = -1  #: row of the bank of small rooms, -1 for none
