@@ -17,7 +17,7 @@ from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
 from dsn_lite.errors import InputError
 from dsn_lite.network.folded import Arrays, FoldedLayer, fold
 from dsn_lite.network.model import Network
-from dsn_lite.widgets.shared import Pack, Widget, front_end
+from dsn_lite.widgets.shared import Pack, Widget, check_gates, front_end
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,20 +69,8 @@ class Block:
 
 
 def take_apart(row: FoldedLayer, gate: str, macs: tuple[int, int], title: str, note: str) -> Block:
-    """The matrices of one layer of a network, and its MACs.
-
-    Parameters
-    ----------
-    row : layer with a static and a dynamic part, from :func:`dsn_lite.network.folded.fold`
-    gate : name of the gate of its dynamic part
-    macs : static and dynamic MACs of a frame
-    title, note : words for a reader
-    """
-    matrices = tuple(
-        matrix
-        for arrays, is_dynamic in ((row.static, False), (row.dynamic, True))
-        for matrix in _matrices(row.kind, arrays, is_dynamic)
-    )
+    """The matrices of one layer that has a static and a dynamic part, behind a gate, and its MACs (static, dynamic)."""
+    matrices = (*_matrices(row.kind, row.static, False), *_matrices(row.kind, row.dynamic, True))
     products = (0, 0)
     if row.kind == "attention":  # two products of [F, width] with [width, F] or [F, F], a head
         products = tuple(2 * row.bands**2 * part["out"].shape[1] for part in (row.static, row.dynamic))
@@ -117,8 +105,7 @@ def blocks_of(network: Network) -> list[Block]:
     >>> [block.gate for block in blocks_of(Network(Config.preset("tiny")))]
     ['hidden units', 'encoder 3', 'decoder 3', 'groups', 'heads']
     """
-    if not network.gate_names:
-        raise InputError(f"{network.name} is static and has no gates to open; take a dynamic network")
+    check_gates(network)
     chosen = []
     for kind, (title, note) in TITLES.items():
         layers = zip(fold(network), network.layers, strict=True)
@@ -176,12 +163,8 @@ class BlockViewer(Widget):
     blocks : sequence of Block
     lanes : mapping of the gate's name -> gates of some frames, each 0 or 1
         One lane for each block, all of one length.
+        In a live notebook the attribute of that name follows what is clicked, and can be set.
     title : name of the network
-
-    Attributes
-    ----------
-    lanes : dict
-        The gates as they are now; in a live notebook they follow what is clicked, and can be set.
 
     Examples
     --------
@@ -221,9 +204,8 @@ class BlockViewer(Widget):
             chosen=blocks[0].gate,
             frames_per_second=FRAMES_PER_SECOND,
             blocks=[_describe(block, pack) for block in blocks],
-            data=b"",
+            data=bytes(pack.data),
         )
-        self.data = bytes(pack.data)
         self._blocks = {block.gate: block for block in blocks}
 
     @classmethod
@@ -261,14 +243,11 @@ class BlockViewer(Widget):
                 grey = 0.86 - 0.3 * np.abs(matrix.weight) / most
                 axes.imshow(np.stack([grey] * 3, -1), aspect="auto")
                 if matrix.read(is_open):
-                    axes.imshow(
-                        matrix.weight, cmap="RdBu", vmin=-most, vmax=most, aspect="auto", interpolation="nearest"
-                    )
+                    axes.imshow(matrix.weight, "RdBu", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
                 state = "open" if is_open else "closed"
                 axes.set(title=f"{matrix.name}, {state}", xlabel=matrix.columns, ylabel=matrix.rows)
-        figure.suptitle(
-            f"{block.name} ({block.gate}): {block.static:,} MACs a frame closed, {block.static + block.dynamic:,} open"
-        )
+        full = block.static + block.dynamic
+        figure.suptitle(f"{block.name} ({block.gate}): {block.static:,} MACs a frame closed, {full:,} open")
         return figure
 
     def __repr__(self) -> str:
@@ -277,11 +256,8 @@ class BlockViewer(Widget):
 
 
 def _describe(block: Block, pack: Pack) -> dict:
-    return {
-        "name": block.name, "gate": block.gate, "note": block.note, "static": block.static, "dynamic": block.dynamic,
-        "products": list(block.products), "uses": block.uses,
-        "matrices": [_describe_matrix(matrix, pack) for matrix in block.matrices],
-    }  # fmt: skip
+    matrices = [_describe_matrix(matrix, pack) for matrix in block.matrices]
+    return vars(block) | {"products": list(block.products), "matrices": matrices}
 
 
 def _describe_matrix(matrix: Matrix, pack: Pack) -> dict:

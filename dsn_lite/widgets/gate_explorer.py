@@ -14,13 +14,13 @@ import numpy as np
 import traitlets
 
 from dsn_lite.audio.levels import mix_at_snr
-from dsn_lite.audio.spectral import FRAMES_PER_SECOND, HOP, SAMPLE_RATE, frame_count
+from dsn_lite.audio.spectral import HOP, SAMPLE_RATE, frame_count
 from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr
 from dsn_lite.network.macs import count
 from dsn_lite.network.model import Network
 from dsn_lite.plots import maps as figures
-from dsn_lite.widgets.shared import PEAK, Pack, Widget, front_end
+from dsn_lite.widgets.shared import GateWidget, Pack, check_gates, front_end, gain_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,20 +62,10 @@ class Scene:
 
 
 def frame_snr(clean: np.ndarray, noise: np.ndarray, seconds: float = 0.25) -> np.ndarray:
-    """Signal-to-noise ratio around each frame of the network.
+    """Signal-to-noise ratio in dB around each frame [T] of sounds [samples] at 16 kHz, held within -40 and 40.
 
-    Parameters
-    ----------
-    clean, noise : array [samples] at 16 kHz
-    seconds : length of the Hann window over which both powers are averaged.
+    Both powers are averaged over a Hann window of some `seconds`; frame t is centred on sample t * 256.
 
-    Returns
-    -------
-    float32 array [T]
-        In dB, held within -40 and 40; frame t is centred on sample t * 256.
-
-    Examples
-    --------
     >>> speech, noise = np.ones(1000), np.full(1000, 0.1)
     >>> frame_snr(speech, noise).tolist()
     [20.0, 20.0, 20.0, 20.0, 20.0]
@@ -93,36 +83,29 @@ def frame_snr(clean: np.ndarray, noise: np.ndarray, seconds: float = 0.25) -> np
 
 
 def explore(
-    network: Network,
-    clips: Mapping[str, np.ndarray],
-    noise: np.ndarray,
-    snrs: Sequence[float],
+    network: Network, clips: Mapping[str, np.ndarray], noise: np.ndarray, snrs: Sequence[float],
     budgets: Sequence[float | None],
-) -> list[Scene]:
+) -> list[Scene]:  # fmt: skip
     """Run a network over each clip at each SNR and operating point; see :meth:`GateExplorer.from_network`."""
-    if not network.gate_names:
-        raise InputError(f"{network.name} is static and has no gates to explore; take a dynamic network")
+    check_gates(network)
     shifts = {0.0: "all closed", 1.0: "all open"} | {b: _budget_name(b) for b in budgets}
     order = sorted(shifts, key=network.budget_shift)
     scenes = []
     for clip, clean in clips.items():
         for snr in snrs:
             noisy = mix_at_snr(clean, noise, snr)
-            margins = network.margins(noisy)
-            points = []
-            for budget in order:
-                result = network.enhance(noisy, SAMPLE_RATE, budget=budget)
-                points.append(
-                    Point(
-                        shifts[budget], network.budget_shift(budget), result.wave, result.gates,
-                        abs(result.activation), result.mmacs_per_second, si_sdr(clean, result.wave),
-                    )
-                )  # fmt: skip
-            scenes.append(Scene(clip, snr, clean, noisy, margins, tuple(points)))
+            points = tuple(_point(network, noisy, clean, budget, shifts[budget]) for budget in order)
+            scenes.append(Scene(clip, snr, clean, noisy, network.margins(noisy), points))
     return scenes
 
 
-class GateExplorer(Widget):
+def _point(network: Network, noisy: np.ndarray, clean: np.ndarray, budget: float | None, name: str) -> Point:
+    result, shift = network.enhance(noisy, SAMPLE_RATE, budget=budget), network.budget_shift(budget)
+    quality = si_sdr(clean, result.wave)
+    return Point(name, shift, result.wave, result.gates, result.activation, result.mmacs_per_second, quality)
+
+
+class GateExplorer(GateWidget):
     """Spectrograms, one lane a gate, SNR and cost over time, with a play head tied to the sound.
 
     Parameters
@@ -144,41 +127,25 @@ class GateExplorer(Widget):
 
     _esm = front_end("gate_explorer.js")
     _css = front_end("gate_explorer.css")
-    title = traitlets.Unicode().tag(sync=True)
-    gates = traitlets.List().tag(sync=True)
-    """One dict a gate: `name`, `mmacs` (MMAC/s it adds while open)."""
-    levels = traitlets.List().tag(sync=True)
-    """MMAC/s with everything closed and with everything open."""
     scenes = traitlets.List().tag(sync=True)
     """One dict a scene; values that end in `_at` are [offset, length] in `data`."""
-    data = traitlets.Bytes().tag(sync=True)
-    """Sounds (FLAC, 16 kHz), gates (bits), margins and SNR (float32), little-endian."""
 
     def __init__(self, scenes: Sequence[Scene], network: Network):
         if not scenes:
             raise InputError("there is no scene to explore; give at least one clip and one SNR")
-        counted = count(network)
-        costs = counted.gate_macs * FRAMES_PER_SECOND / 1e6
-        pack = _Pack(scenes)
-        super().__init__(
-            title=network.name,
-            gates=[{"name": n, "mmacs": c} for n, c in zip(network.gate_names, costs.tolist(), strict=True)],
-            levels=[counted.closed, counted.open],
-            scenes=[pack.scene(scene) for scene in scenes],
-            data=b"",
-        )
-        self.data = bytes(pack.data)
+        pack = Pack()
+        gain = gain_of(*(wave for s in scenes for wave in (s.clean, s.noisy, *(point.wave for point in s.points))))
+        # The clean sound of a clip is shared by its scenes.
+        clean = {name: pack.sound(wave, gain) for name, wave in {scene.clip: scene.clean for scene in scenes}.items()}
+        described = [{"clean_at": clean[scene.clip], **_describe(scene, pack, gain)} for scene in scenes]
+        super().__init__(network, pack, scenes=described)
         self._first, self._network = scenes[0], network
 
     @classmethod
     def from_network(
-        cls,
-        network: Network,
-        clips: Mapping[str, np.ndarray],
-        noise: np.ndarray,
-        snrs: Sequence[float] = (0, 10),
+        cls, network: Network, clips: Mapping[str, np.ndarray], noise: np.ndarray, snrs: Sequence[float] = (0, 10),
         budgets: Sequence[float | None] = (0.25, None, 0.75),
-    ) -> GateExplorer:
+    ) -> GateExplorer:  # fmt: skip
         """Compute everything with a network.
 
         Parameters
@@ -198,9 +165,8 @@ class GateExplorer(Widget):
         trained = _budget_name(None)
         point = scene.points[names.index(trained) if trained in names else len(names) // 2]
         counted = count(self._network)
-        costs = counted.closed + point.gates @ counted.gate_macs * FRAMES_PER_SECOND / 1e6
         return figures.gate_map(
-            scene.noisy, point.wave, point.gates, self._network.gate_names, costs,
+            scene.noisy, point.wave, point.gates, self._network.gate_names, counted.of_frames(point.gates),
             levels=(counted.closed, counted.open), snr=scene.snr, title=scene.clip,
         )  # fmt: skip
 
@@ -208,36 +174,21 @@ class GateExplorer(Widget):
         return f"GateExplorer({self.title!r}, {len(self.scenes)} scenes)"
 
 
-class _Pack(Pack):
-    """Packs the parts of scenes and describes them in dicts."""
-
-    def __init__(self, scenes: Sequence[Scene]):
-        super().__init__()
-        waves = (wave for s in scenes for wave in (s.clean, s.noisy, *(point.wave for point in s.points)))
-        self.gain = PEAK / max(float(np.abs(wave).max()) for wave in waves)
-        self._clean: dict[str, list[int]] = {}
-
-    def scene(self, scene: Scene) -> dict:
-        if scene.clip not in self._clean:  # shared by all SNRs
-            self._clean[scene.clip] = self.sound(scene.clean, self.gain)
-        snr = frame_snr(scene.clean, scene.noisy - scene.clean)
-        return {
-            "clip": scene.clip, "snr": scene.snr, "frames": len(snr), "samples": len(scene.noisy),
-            "si_sdr": si_sdr(scene.clean, scene.noisy),
-            "clean_at": self._clean[scene.clip], "noisy_at": self.sound(scene.noisy, self.gain),
-            "snr_at": self.add(snr.astype("<f4").tobytes()),
-            "margins_at": self.add(scene.margins.astype("<f4").tobytes()),
-            "points": [self._point(point) for point in scene.points],
-        }  # fmt: skip
-
-    def _point(self, point: Point) -> dict:
-        return {
-            "name": point.name,
-            "shift": point.shift if np.isfinite(point.shift) else None,
-            "activation": point.activation, "mmacs": point.mmacs_per_second, "si_sdr": point.si_sdr,
-            "sound_at": self.sound(point.wave, self.gain),
-            "gates_at": self.bits(point.gates),
-        }  # fmt: skip
+def _describe(scene: Scene, pack: Pack, gain: float) -> dict:
+    snr = frame_snr(scene.clean, scene.noisy - scene.clean)
+    return {
+        "clip": scene.clip, "snr": scene.snr, "frames": len(snr), "samples": len(scene.noisy),
+        "si_sdr": si_sdr(scene.clean, scene.noisy), "noisy_at": pack.sound(scene.noisy, gain),
+        "snr_at": pack.add(snr.astype("<f4").tobytes()), "margins_at": pack.add(scene.margins.astype("<f4").tobytes()),
+        "points": [
+            {
+                "name": point.name, "shift": point.shift if np.isfinite(point.shift) else None,
+                "activation": point.activation, "mmacs": point.mmacs_per_second, "si_sdr": point.si_sdr,
+                "sound_at": pack.sound(point.wave, gain), "gates_at": pack.bits(point.gates),
+            }
+            for point in scene.points
+        ],
+    }  # fmt: skip
 
 
 def _budget_name(budget: float | None) -> str:

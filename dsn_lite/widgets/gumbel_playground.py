@@ -100,28 +100,16 @@ class GumbelPlayground(Widget):
     """The constants of this module that the page needs."""
 
     def __init__(
-        self,
-        difference: float = 1.0,
-        temperature: float = 1.0,
-        *,
-        noise: bool = True,
-        seed: int = 1,
-        draws: int = 100,
+        self, difference: float = 1.0, temperature: float = 1.0, *, noise: bool = True, seed: int = 1, draws: int = 100
     ):
         _check("difference", difference, *DIFFERENCE)
         _check("temperature", temperature, TEMPERATURES[0], TEMPERATURES[-1])
         _check("draws", draws, 0, LIMIT)
         _check("seed", seed, 0, 2**32 - 1)
+        ranges = {"difference": list(DIFFERENCE), "temperatures": list(TEMPERATURES), "draws": LIMIT, "bins": BINS}
         super().__init__(
-            difference=difference,
-            temperature=temperature,
-            noise=noise,
-            seed=seed,
-            draws=draws,
-            ranges={
-                "difference": list(DIFFERENCE), "temperatures": list(TEMPERATURES), "draws": LIMIT, "bins": BINS,
-            },
-        )  # fmt: skip
+            difference=difference, temperature=temperature, noise=noise, seed=seed, draws=draws, ranges=ranges
+        )
 
     def figure(self) -> Figure:
         """The soft values and the gradient, for print."""

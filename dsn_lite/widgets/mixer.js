@@ -12,11 +12,11 @@ const MODES = [
 function render({ model, el }) {
   const gates = model.get("gates"), [closed, open] = model.get("levels"), sounds = model.get("sounds");
   const data = model.get("data"), lanes = gates.length, frames = sounds.frames, seconds = sounds.samples / RATE;
-  const total = gates.reduce((sum, gate) => sum + gate.macs, 0);
+  const total = gates.reduce((sum, gate) => sum + gate.mmacs, 0);
   const steps = model.get("steps").map((step) => {
     const bits = unpackBits(bytesOf(data, step.gates_at), frames * lanes);
     const active = Float32Array.from({ length: frames }, (_, t) =>
-      gates.reduce((sum, gate, k) => sum + gate.macs * bits[t * lanes + k], 0) / total);
+      gates.reduce((sum, gate, k) => sum + gate.mmacs * bits[t * lanes + k], 0) / total);
     const rates = gates.map((_, k) => mean(Float32Array.from({ length: frames }, (_, t) => bits[t * lanes + k])));
     return { ...step, bits, active, rates };
   });

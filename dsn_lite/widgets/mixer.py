@@ -20,7 +20,7 @@ from dsn_lite.errors import InputError
 from dsn_lite.evaluation.metrics import si_sdr
 from dsn_lite.network.macs import count
 from dsn_lite.network.model import Network
-from dsn_lite.widgets.shared import PEAK, Pack, Widget, front_end
+from dsn_lite.widgets.shared import GateWidget, Pack, check_gates, front_end, gain_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,8 +52,7 @@ def sweep(
 
     Only the small network and the policy run where the enhanced sound is not asked for.
     """
-    if not network.gate_names:
-        raise InputError(f"{network.name} is static and has no gates to show; take a dynamic network")
+    check_gates(network)
     snrs, heard = sorted(set(snrs)), set(enhanced)
     if not snrs:
         raise InputError("there is no SNR to mix at; give at least one")
@@ -71,13 +70,12 @@ def sweep(
             result = network.enhance(mixture, SAMPLE_RATE)
             wave, used = result.wave, result.gates
             scores = si_sdr(clean, mixture), si_sdr(clean, wave)
-        activation = float((used @ counted.gate_macs).mean() / counted.gate_macs.sum())
         mmacs = float(counted.of_frames(used).mean())
-        steps.append(Step(snr, used, activation, mmacs, wave, scores))
+        steps.append(Step(snr, used, counted.activation(used), mmacs, wave, scores))
     return steps
 
 
-class Mixer(Widget):
+class Mixer(GateWidget):
     """Speech and noise with a slider for their ratio; spectrogram, gates and activation follow.
 
     Parameters
@@ -88,12 +86,8 @@ class Mixer(Widget):
         By rising SNR, of mixtures of these two.
     network : Network
         Names and costs of its gates are shown.
-    snr : where the slider stands at the beginning, one of the steps; None is the middle one.
-
-    Attributes
-    ----------
-    snr : float
-        Where the slider stands; in a live notebook it follows, and can be set.
+    snr : where the slider stands at the beginning, one of the steps; None is the middle one. In a live notebook the
+        attribute of that name follows, and can be set.
 
     Examples
     --------
@@ -107,17 +101,10 @@ class Mixer(Widget):
     _esm = front_end("mixer.js")
     _css = front_end("mixer.css")
     snr = traitlets.Float().tag(sync=True)
-    title = traitlets.Unicode().tag(sync=True)
-    gates = traitlets.List().tag(sync=True)
-    """One dict a gate: `name`, `macs` (MACs it adds to a frame while open)."""
-    levels = traitlets.List().tag(sync=True)
-    """MMAC/s with everything closed and with everything open."""
     steps = traitlets.List().tag(sync=True)
     """One dict a step; values that end in `_at` are [offset, length] in `data`, or None."""
     sounds = traitlets.Dict().tag(sync=True)
     """`clean_at`, `noise_at`, `samples`, `frames`, and `noise_db`: the gain of the noise at 0 dB, as it is packed."""
-    data = traitlets.Bytes().tag(sync=True)
-    """Sounds (FLAC, 16 kHz) and gates (bits)."""
 
     def __init__(
         self, clean: np.ndarray, noise: np.ndarray, steps: Sequence[Step], network: Network, snr: float | None = None
@@ -130,44 +117,29 @@ class Mixer(Widget):
             raise InputError(f"the slider cannot begin at {snr} dB; choose one of {', '.join(f'{s:g}' for s in snrs)}")
         at_zero = mix_at_snr(clean, noise, 0.0) - clean
         most_noise = at_zero * 10 ** (-snrs[0] / 20)
-        waves = [clean, most_noise, clean + most_noise, *(step.wave for step in steps if step.wave is not None)]
-        gain = PEAK / max(float(np.abs(wave).max()) for wave in waves)
-        noise_gain = PEAK / float(np.abs(at_zero).max())
-        counted, pack = count(network), Pack()
-        super().__init__(
-            snr=snr,
-            title=network.name,
-            gates=[{"name": n, "macs": c} for n, c in zip(network.gate_names, counted.gate_macs.tolist(), strict=True)],
-            levels=[counted.closed, counted.open],
-            sounds={
-                "clean_at": pack.sound(clean, gain), "noise_at": pack.sound(at_zero, noise_gain, NOISE_BITS),
-                "samples": len(clean), "frames": frame_count(len(clean)),
-                "noise_db": float(20 * np.log10(gain / noise_gain)),
-            },
-            steps=[
-                {
-                    "snr": float(step.snr), "activation": step.activation, "mmacs": step.mmacs_per_second,
-                    "gates_at": pack.bits(step.gates),
-                    "sound_at": None if step.wave is None else pack.sound(step.wave, gain),
-                    "si_sdr": None if step.si_sdr is None else list(step.si_sdr),
-                }
-                for step in steps
-            ],
-            data=b"",
-        )  # fmt: skip
-        self.data = bytes(pack.data)
+        enhanced = [step.wave for step in steps if step.wave is not None]
+        gain, noise_gain = gain_of(clean, most_noise, clean + most_noise, *enhanced), gain_of(at_zero)
+        pack = Pack()
+        sounds = {
+            "clean_at": pack.sound(clean, gain), "noise_at": pack.sound(at_zero, noise_gain, NOISE_BITS),
+            "samples": len(clean), "frames": frame_count(len(clean)), "noise_db": float(20 * np.log10(gain / noise_gain)),
+        }  # fmt: skip
+        described = [
+            {
+                "snr": float(step.snr), "activation": step.activation, "mmacs": step.mmacs_per_second,
+                "gates_at": pack.bits(step.gates), "sound_at": None if step.wave is None else pack.sound(step.wave, gain),
+                "si_sdr": None if step.si_sdr is None else list(step.si_sdr),
+            }
+            for step in steps
+        ]  # fmt: skip
+        super().__init__(network, pack, snr=snr, sounds=sounds, steps=described)
         self._clean, self._noise = clean, noise
 
     @classmethod
     def from_network(
-        cls,
-        network: Network,
-        clean: np.ndarray,
-        noise: np.ndarray,
-        snrs: Iterable[float] = range(-10, 31),
-        enhanced: Iterable[float] = range(-10, 31, 10),
-        snr: float | None = None,
-    ) -> Mixer:
+        cls, network: Network, clean: np.ndarray, noise: np.ndarray, snrs: Iterable[float] = range(-10, 31),
+        enhanced: Iterable[float] = range(-10, 31, 10), snr: float | None = None,
+    ) -> Mixer:  # fmt: skip
         """Compute everything with a network.
 
         Parameters

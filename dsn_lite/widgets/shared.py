@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
+import traitlets
 
-from dsn_lite.audio.spectral import SAMPLE_RATE
+from dsn_lite.audio.spectral import FRAMES_PER_SECOND, SAMPLE_RATE
+from dsn_lite.errors import InputError
+from dsn_lite.network.macs import count
+from dsn_lite.network.model import Network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +26,6 @@ except ImportError as error:  # pragma: no cover
 
 PEAK = 0.95
 """Loudest sample of all sounds of one widget; they share one gain, so that their levels can be compared."""
-
-
 FOLDER = Path(__file__).parent
 
 
@@ -37,12 +39,21 @@ def front_end(*names: str) -> str:
 
     A widget must be one self-contained module, so they are joined here and not by an import.
 
-    Examples
-    --------
     >>> "export default" in front_end("mixer.js")
     True
     """
     return text_of(f"shared{Path(names[0]).suffix}", *names)
+
+
+def check_gates(network: Network) -> None:
+    """Refuse a network without gates."""
+    if not network.gate_names:
+        raise InputError(f"{network.name} is static and has no gates to show; take a dynamic network")
+
+
+def gain_of(*waves: np.ndarray) -> float:
+    """What to multiply sounds [samples] with, so that the loudest of them reaches ``PEAK``."""
+    return PEAK / max(float(np.abs(wave).max()) for wave in waves)
 
 
 class Widget(anywidget.AnyWidget):
@@ -65,11 +76,28 @@ class Widget(anywidget.AnyWidget):
         return data, metadata
 
 
+class GateWidget(Widget):
+    """A widget about the gates of a network over time, and what they cost."""
+
+    title = traitlets.Unicode().tag(sync=True)
+    gates = traitlets.List().tag(sync=True)
+    """One dict a gate: `name`, `mmacs` (MMAC/s it adds while open)."""
+    levels = traitlets.List().tag(sync=True)
+    """MMAC/s with everything closed and with everything open."""
+    data = traitlets.Bytes().tag(sync=True)
+    """Sounds (FLAC, 16 kHz), gates (bits) and numbers (float32, little-endian)."""
+
+    def __init__(self, network: Network, pack: Pack, **traits):
+        counted = count(network)
+        costs = (counted.gate_macs * FRAMES_PER_SECOND / 1e6).tolist()
+        gates = [{"name": name, "mmacs": cost} for name, cost in zip(network.gate_names, costs, strict=True)]
+        levels = [counted.closed, counted.open]
+        super().__init__(title=network.name, gates=gates, levels=levels, data=bytes(pack.data), **traits)
+
+
 class Pack:
     """Binary parts of a widget, one after the other; each is found again by its [offset, length].
 
-    Examples
-    --------
     >>> pack = Pack()
     >>> pack.add(b"one"), pack.add(b"two!"), bytes(pack.data)
     ([0, 3], [3, 4], b'onetwo!')

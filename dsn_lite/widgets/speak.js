@@ -1,6 +1,6 @@
 // "Speak to it": the reader's own sound through the network, computed in the page. Before it stand shared.js, blocks.js,
-// engine.js, clip.js and microphone.js, as one self-contained module (the anywidget front-end convention). It reads the
-// traits `table`, `clips`, `data`, `worklet` and `hint` and never talks to a kernel.
+// engine.js, clip.js, microphone.js, strip.js and panel.js, as one self-contained module (the anywidget front-end convention).
+// It reads the traits `table`, `clips`, `data`, `worklet` and `hint` and never talks to a kernel.
 
 const POLICIES = [
   { key: "learned", name: "learned", hint: "the policy decides, frame by frame (key 3)" },
@@ -16,7 +16,7 @@ const LONGEST = 15, ROLL = 500; // seconds of a recording, frames of the picture
 
 function render({ model, el }) {
   const table = model.get("table"), data = model.get("data"), clips = model.get("clips");
-  const gates = table.gates, lanes = gates.length, { closed, open } = table.mmacs, isDynamic = Boolean(table.policy && lanes);
+  const lanes = table.gates.length, { closed, open } = table.mmacs, isDynamic = Boolean(table.policy && lanes);
   const weights = new Float32Array(bytesOf(data, model.get("weights_at"))), wasm = bytesOf(data, model.get("products_at"));
   const engine = new Engine(table, weights, fastKernel(wasm, weights)), workshop = new Workshop(engine);
   const player = new Player(), still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -79,6 +79,7 @@ function render({ model, el }) {
       h("label", { class: "dsn-budget" }, h("span", {}, "budget"), slider, sliderText)] : [])),
     plot, h("div", { class: "dsn-bar dsn-now" }, meter, meterText, loopBox, saveLink), status, said, hint, words);
   el.append(root);
+  const panel = new Panel(base, root, table);
 
   // -------------------------------------------------------------------------------------------------------- sounds
   const say = (text) => { said.textContent = text; };
@@ -252,82 +253,21 @@ function render({ model, el }) {
     if (strips) {
       const shown = strips.frames.slice(-ROLL), flat = new Uint8Array(shown.length * lanes);
       shown.forEach((frame, t) => flat.set(frame.gates, t * lanes));
-      return { frames: ROLL, used: shown.length, gates: flat, costs: shown.map((frame) => frame.cost), images: {} };
+      return { frames: ROLL, used: shown.length, gates: flat, costs: shown.map((frame) => frame.cost) };
     }
-    return clip && { frames: clip.frames, used: result?.frames ?? 0, gates: result?.gates, costs: result?.costs ?? [], images };
+    return clip && { frames: clip.frames, used: result?.frames ?? 0, gates: result?.gates, costs: result?.costs ?? [] };
   }
 
   function draw() {
     const width = plot.clientWidth, shown = scene();
     if (!width || !shown) return;
-    const style = getComputedStyle(root), colour = (name) => style.getPropertyValue(`--dsn-${name}`).trim();
-    const narrow = width < 560, left = narrow ? 74 : 128, right = narrow ? 36 : 44, lane = narrow ? 13 : 14;
-    const rows = {}, tall = narrow ? 66 : 84;
-    let y = 4;
-    for (const [name, height] of [["noisy", tall], ["enhanced", tall], ["gates", lane * lanes], ["cost", lanes ? 44 : 0]]) {
-      rows[name] = [y, height];
-      if (height) y += height + 6;
-    }
-    const height = y + 14, span = width - left - right, px = (t) => left + (span * (t + 0.5)) / shown.frames;
-    layout = { left, right, width, height, span, frames: shown.frames };
-    const c = sizeCanvas(base, width, height);
-    sizeCanvas(over, width, height);
-    const ink = colour("ink"), quiet = colour("quiet");
-    const text = (words, x, at, { align = "right", fill: tint = ink, size = narrow ? 10.5 : 12, weight = "" } = {}) => {
-      c.font = `${weight} ${size}px ${style.fontFamily}`; c.textAlign = align; c.textBaseline = "middle"; c.fillStyle = tint;
-      c.fillText(words, x, at);
+    const paint = (c, name, ...place) => {
+      if (strips) strips[name].show(c, ...place);
+      else if (images[name]) c.drawImage(images[name], ...place);
     };
-    for (const name of ["noisy", "enhanced"]) { // a bar at the left marks the one that is heard
-      const [top, tallness] = rows[name], on = state.heard === name;
-      c.fillStyle = "#000004"; c.fillRect(left, top, span, tallness);
-      c.imageSmoothingQuality = "high";
-      if (strips) strips[name].show(c, left, top, span, tallness);
-      else if (shown.images[name]) c.drawImage(shown.images[name], left, top, span, tallness);
-      if (on) { c.fillStyle = colour("accent"); c.fillRect(left - 4, top, 4, tallness); }
-      text(name, left - 10, top + tallness / 2 - 8, { weight: on ? "bold" : "" });
-      text(on ? (strips && !microphone?.live ? "recording" : "heard") : "0\u20138 kHz", left - 10, top + tallness / 2 + 8,
-        { fill: on ? colour("accent") : quiet, size: narrow ? 9.5 : 11 });
-    }
-    if (lanes) drawGates(c, shown, rows, { lane, left, span, px, text, narrow, colour });
-    text("0 s", left, height - 8, { align: "center", fill: quiet, size: 10.5 });
-    const seconds = shown.frames * FRAME, step = seconds > 30 ? 10 : seconds > 12 ? 5 : 1;
-    for (let s = step; s < seconds; s += step)
-      text(s, left + (span * s) / seconds, height - 8, { align: "center", fill: quiet, size: 10.5 });
+    layout = panel.draw(shown, width, { paint, heard: state.heard, note: strips && !microphone?.live ? "recording" : "heard" });
+    sizeCanvas(over, width, layout.height);
     overlay();
-  }
-
-  /** One lane a gate, and the running cost below. */
-  function drawGates(c, shown, rows, { lane, left, span, px, text, narrow, colour }) {
-    gates.forEach((name, k) => {
-      const y = rows.gates[0] + k * lane;
-      c.fillStyle = colour("closed"); c.fillRect(left, y + 1, span, lane - 2);
-      c.fillStyle = colour("open");
-      let count = 0;
-      for (let t = 0; t < shown.used; t++) { // runs of open frames, so that no seams show
-        let end = t;
-        while (end < shown.used && shown.gates[end * lanes + k]) end++;
-        if (end > t) c.fillRect(px(t - 0.5), y + 1, px(end - 0.5) - px(t - 0.5), lane - 2);
-        count += end - t;
-        t = Math.max(t, end);
-      }
-      text(narrow ? name.replace("encoder", "enc").replace("decoder", "dec").replace("hidden", "hid").replace("middle", "mid")
-        : name, left - 10, y + lane / 2, { size: narrow ? 10 : 11.5 });
-      if (shown.used) text(percent(count / shown.used), left + span + 5, y + lane / 2,
-        { align: "left", fill: colour("quiet"), size: 10 });
-    });
-    const [top, height] = rows.cost, at = (value) => top + height * (1 - value / (1.12 * open));
-    const line = running(shown.costs, 8);
-    c.beginPath(); c.moveTo(left, at(0));
-    line.forEach((value, t) => c.lineTo(px(t), at(value)));
-    c.lineTo(px(line.length - 1), at(0)); c.fillStyle = colour("wash"); c.fill();
-    c.beginPath(); line.forEach((value, t) => c.lineTo(px(t), at(value)));
-    c.lineWidth = 2; c.strokeStyle = colour("open"); c.stroke();
-    for (const value of [closed, open]) {
-      c.beginPath(); c.setLineDash([3, 3]); c.moveTo(left, at(value)); c.lineTo(left + span, at(value));
-      c.lineWidth = 1; c.strokeStyle = colour("quiet"); c.stroke(); c.setLineDash([]);
-      text(value.toFixed(0), left + span + 5, at(value), { align: "left", fill: colour("quiet"), size: 10 });
-    }
-    text("MMAC/s", left - 10, top + height / 2);
   }
 
   /** Play head and repeated part, and everything that says what is at the play head. */

@@ -10,19 +10,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import traitlets
 
 from dsn_lite.audio import clips as speech
 from dsn_lite.audio import noises
 from dsn_lite.audio.levels import mix_at_snr
-from dsn_lite.audio.spectral import SAMPLE_RATE, istft, stft
+from dsn_lite.audio.spectral import SAMPLE_RATE
 from dsn_lite.errors import InputError
 from dsn_lite.network.macs import count
 from dsn_lite.network.model import Network
 from dsn_lite.plots import maps
 from dsn_lite.widgets import table
-from dsn_lite.widgets.shared import PEAK, Pack, Widget, front_end, text_of
+from dsn_lite.widgets.shared import Pack, Widget, front_end, gain_of, text_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,8 +36,6 @@ HINT = (
 def book_clips() -> dict[str, np.ndarray]:
     """Noisy clips [samples] at 16 kHz by what to call them; in each the noise changes while somebody speaks.
 
-    Examples
-    --------
     >>> {name: len(wave) > 48_000 for name, wave in book_clips().items()}
     {'a rain shower': True, 'typing': True, 'a street': True}
     """
@@ -76,7 +73,7 @@ class SpeakToIt(Widget):
     SpeakToIt('untrained', 1 clips)
     """
 
-    _esm = front_end("blocks.js", "engine.js", "clip.js", "microphone.js", "strip.js", "speak.js")
+    _esm = front_end("blocks.js", "engine.js", "clip.js", "microphone.js", "strip.js", "panel.js", "speak.js")
     _css = front_end("speak.css")
     worklet = traitlets.Unicode(text_of("blocks.js", "engine.js", "resampler.js", "worklet.js")).tag(sync=True)
     """What runs on the thread of the sound."""
@@ -94,22 +91,20 @@ class SpeakToIt(Widget):
         if not clips:
             raise InputError("there is no clip to begin with; give at least one")
         packed, pack = table.pack(network, list(clips.values())), Pack()
-        gain = min(1.0, PEAK / max(float(np.abs(wave).max()) for wave in clips.values()))
+        gain = min(1.0, gain_of(*clips.values()))
         super().__init__(
             table=packed.header, hint=hint, weights_at=pack.add(packed.weights), products_at=pack.add(table.products()),
             clips=[{"name": name, "sound_at": pack.sound(wave, gain, bits=16)} for name, wave in clips.items()],
+            data=bytes(pack.data),
         )  # fmt: skip
-        self.data = bytes(pack.data)
         self._network, self._first = network, next(iter(clips.items()))
 
     def figure(self) -> Figure:
         """The first clip under the network's own gates, for print."""
         name, wave = self._first
-        with torch.inference_mode():
-            output = self._network(stft(torch.from_numpy(np.asarray(wave, np.float32)))[None])
-        counted, gates = count(self._network), output.gates[0].numpy()
+        result, counted = self._network.enhance(wave, SAMPLE_RATE), count(self._network)
         return maps.gate_map(
-            wave, istft(output.spectrum[0], len(wave)).numpy(), gates, self._network.gate_names, counted.of_frames(gates),
+            wave, result.wave, result.gates, self._network.gate_names, result.frame_mmacs,
             levels=(counted.closed, counted.open), title=name,
         )  # fmt: skip
 

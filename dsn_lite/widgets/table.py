@@ -62,22 +62,19 @@ class _Buffer:
 
 
 def pack(network: Network, waves: Sequence[np.ndarray] = ()) -> Table:
-    """A network as a table and a buffer.
+    """A network of any configuration as a table and a buffer.
 
-    Parameters
-    ----------
-    network : Network, of any configuration
-    waves : noisy signals [samples] at 16 kHz to calibrate the budget on, where the network's card has no calibration.
+    The budget is calibrated on `waves` [samples] of 16 kHz, noisy signals, where the network's card has no calibration.
 
-    Examples
-    --------
     >>> from dsn_lite.network.config import Config
     >>> table = pack(Network(Config.preset("tiny")))
     >>> table.header["rows"][0]["name"], table.header["rows"][0]["static"]["weight"]
     ('encoder 1', {'at': 0, 'shape': [4, 6, 5]})
     """
     if not isinstance(network, Network):
-        raise InputError(f"{getattr(network, 'name', network)} has no table of layers; take a network of dsn_lite.network")
+        raise InputError(
+            f"{getattr(network, 'name', network)} has no table of layers; take a network of dsn_lite.network"
+        )
     buffer, counted = _Buffer(), count(network)
     rows = [
         {
@@ -104,11 +101,10 @@ def calibrate(network: Network, waves: Sequence[np.ndarray]) -> list[dict]:
     with torch.inference_mode():
         margins = [network(stft(torch.from_numpy(np.asarray(wave, np.float32)))[None]).margins[0] for wave in waves]
     margins = torch.cat(margins).numpy()
-    costs = count(network).gate_macs
-    rows = []
+    counted, rows = count(network), []
     for quantile in np.linspace(0.02, 0.98, 25):
         shift = -float(np.quantile(margins, 1 - quantile))
-        activation = float(((margins + shift > 0) @ costs).mean() / costs.sum())
+        activation = counted.activation(margins + shift > 0)
         if math.isfinite(shift) and (not rows or activation > rows[-1]["activation"]):
             rows.append({"shift": shift, "activation": activation})
     return rows
