@@ -81,5 +81,5 @@ def as_mono(wave: Any) -> np.ndarray:
 def as_output(wave: np.ndarray, name: str) -> np.ndarray:
     """What a network called `name` made, unless it is no sound."""
     if not np.isfinite(wave).all():
-        raise InputError(f"{name}: what this network makes is NaN or infinite, and no sound; train or download it again")
+        raise InputError(f"{name}: what this network makes is NaN or infinite, no sound; train or download it again")
     return wave

@@ -25,19 +25,13 @@ _SLACK = 64  # some recorders are a few bytes of their header off
 class _Layout:
     """How a container names and counts its chunks."""
 
-    first: int
-    """Where the first chunk begins."""
-    form: str = "<I"
-    """Of a size, for struct."""
-    data: bytes = b"data"
-    """The chunk of the samples."""
-    inner: int = 0
-    """Bytes of it before the first sample."""
-    name: int = 4
-    """Bytes of a chunk's name."""
+    first: int  #: where the first chunk begins
+    form: str = "<I"  #: of a size, for struct
+    data: bytes = b"data"  #: the chunk of the samples
+    inner: int = 0  #: bytes of it before the first sample
+    name: int = 4  #: bytes of a chunk's name
     align: int = 2
-    is_whole: bool = False
-    """A size counts the name and itself too."""
+    is_whole: bool = False  #: a size counts the name and itself too
 
     @property
     def head(self) -> int:

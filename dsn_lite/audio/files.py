@@ -15,7 +15,7 @@ import soundfile
 
 from dsn_lite.audio import mpeg
 from dsn_lite.audio.checks import as_channels, as_rate
-from dsn_lite.audio.sources import BLOCK, Source
+from dsn_lite.audio.sources import BLOCK, Source, library_name
 from dsn_lite.errors import InputError
 
 #: What a folder is searched for; a file named by the user may end in anything.
@@ -84,12 +84,7 @@ def _cannot_write(path: Path, error: Exception) -> InputError:
 
 @contextlib.contextmanager
 def writing(
-    path: str | Path,
-    *,
-    sample_rate: int,
-    channels: int,
-    subtype: str | None = None,
-    format: str | None = None,
+    path: str | Path, *, sample_rate: int, channels: int, subtype: str | None = None, format: str | None = None
 ) -> Iterator[Writer]:
     """Open a sound file that appears under its name only when it is complete.
 
@@ -110,7 +105,7 @@ def writing(
     with replacing(path) as temporary:
         open(temporary, "wb").close()  # so that what libsndfile refuses below is the format, not the folder
         try:
-            file = soundfile.SoundFile(_name(temporary), "w", sample_rate, channels, subtype, format=format)
+            file = soundfile.SoundFile(library_name(temporary), "w", sample_rate, channels, subtype, format=format)
         except (soundfile.LibsndfileError, ValueError) as error:
             raise InputError(
                 f"{path}: {format} cannot store {channels} channels at {sample_rate} Hz as {subtype}; name a .wav file"
@@ -122,23 +117,14 @@ def writing(
 
 
 class Writer:
-    """What :func:`writing` gives: takes a file's samples block by block.
-
-    Attributes
-    ----------
-    format, subtype : str
-        Container and encoding in soundfile's names.
-    samples : int
-        Written so far, of one channel.
-    clipped : int
-        Samples beyond full scale that an integer encoding had to limit to it.
-    """
+    """What :func:`writing` gives: takes a file's samples block by block."""
 
     def __init__(self, file: soundfile.SoundFile, path: Path):
         self._file, self._path = file, path
-        self.format: str = file.format
-        self.subtype: str = file.subtype
-        self.samples = self.clipped = 0
+        self.format: str = file.format  #: container in soundfile's names
+        self.subtype: str = file.subtype  #: encoding in soundfile's names
+        self.samples = 0  #: written so far, of one channel
+        self.clipped = 0  #: samples beyond full scale that an integer encoding had to limit to it
 
     def write(self, wave: np.ndarray) -> None:
         """Append float32 [C, n]; what is no number is never written as sound."""
@@ -158,11 +144,6 @@ def kept_subtype(subtype: str) -> str | None:
     return subtype if subtype.startswith(("PCM", "FLOAT", "DOUBLE")) else None
 
 
-def _name(path: Path) -> str | bytes:
-    """What soundfile takes: elsewhere than on Windows names are bytes, and need not be text."""
-    return str(path) if os.name == "nt" else os.fsencode(path)
-
-
 def _check_complete(path: Path, samples: int, format: str) -> None:
     """Look for the last sample: compressing writers do not tell when the disk fills up while they close."""
     if format == "MP3":  # libmpg123 complains on the standard error when it starts in the middle
@@ -170,7 +151,7 @@ def _check_complete(path: Path, samples: int, format: str) -> None:
             contents = mpeg.contents(Source(stored))
         there, is_last = sum(part.samples or 0 for part in contents.parts), not contents.faults
     else:
-        with soundfile.SoundFile(_name(path)) as file:
+        with soundfile.SoundFile(library_name(path)) as file:
             file.seek(max(0, samples - 1))
             there, is_last = file.frames, len(file.read(1)) == min(1, samples)
     if there != samples or not is_last:
@@ -192,13 +173,7 @@ def format_of(path: str | Path) -> str:
     return "WAV"
 
 
-def write(
-    path: str | Path,
-    wave: Any,
-    sample_rate: Any,
-    subtype: str | None = None,
-    format: str | None = None,
-) -> None:
+def write(path: str | Path, wave: Any, sample_rate: Any, subtype: str | None = None, format: str | None = None) -> None:
     """Write a whole file; `wave` is [C, samples] or [samples], the rest as for :func:`writing`.
 
     >>> import tempfile

@@ -30,10 +30,8 @@ class Frame(NamedTuple):
 
     size: int
     samples: int
-    kind: tuple[int, int, int, int]
-    """Version, layer, rate and channels: the same in all frames of a stream."""
-    side: int
-    """Bytes of header and side information: where the sound begins, in layer III."""
+    kind: tuple[int, int, int, int]  #: version, layer, rate and channels, the same in all frames of a stream
+    side: int  #: bytes of header and side information, where in layer III the sound begins
 
 
 def frame_at(source: Source, at: int) -> Frame | None:
@@ -54,7 +52,7 @@ def frame_at(source: Source, at: int) -> Frame | None:
     return Frame(size, samples, (version, layer, hertz, channels), 4 + (0 if head[1] & 1 else 2) + side)
 
 
-def _tag_at(source: Source, at: int) -> int:
+def tag_at(source: Source, at: int) -> int:
     """Bytes of a tag (ID3, APE, Lyrics3) at `at`; 0 where there is none."""
     head = source.read(at, 32)
     if head[:3] == b"ID3" and len(head) >= 10:
@@ -73,7 +71,7 @@ def _tag_at(source: Source, at: int) -> int:
 
 def is_mpeg(source: Source) -> bool:
     """Whether it begins with MPEG audio: a tag and two frames of a kind, or one that is all."""
-    at = _tag_at(source, 0)
+    at = tag_at(source, 0)
     frame = frame_at(source, at)
     return frame is not None and (at + frame.size >= source.size or _follows(source, at + frame.size, frame))
 
@@ -81,7 +79,7 @@ def is_mpeg(source: Source) -> bool:
 def _follows(source: Source, at: int, frame: Frame) -> bool:
     """Whether at `at` something begins that may come after `frame`."""
     after = frame_at(source, at)
-    return after.kind == frame.kind if after else at >= source.size or _tag_at(source, at) > 0
+    return after.kind == frame.kind if after else at >= source.size or tag_at(source, at) > 0
 
 
 def _resync(source: Source, at: int) -> int:
@@ -94,7 +92,8 @@ def _resync(source: Source, at: int) -> int:
             continue
         at += found
         frame = frame_at(source, at)
-        if _tag_at(source, at) or (frame and at + frame.size < source.size and _follows(source, at + frame.size, frame)):
+        after = at + frame.size if frame else source.size
+        if tag_at(source, at) or (after < source.size and _follows(source, after, frame)):
             return at
         at += 1
     return source.size
@@ -109,7 +108,7 @@ def _walk(source: Source) -> Iterator[tuple[int, Frame | None, int]]:
             yield at, None, source.size - at
             return
         is_sure = frame and (_follows(source, at + frame.size, frame) or frame_at(source, at + frame.size))
-        if not is_sure and (tag := _tag_at(source, at)):
+        if not is_sure and (tag := tag_at(source, at)):
             at, before = at + tag, None
             continue
         after = at + frame.size if is_sure else _resync(source, at + 1)
@@ -162,9 +161,8 @@ def _part(source: Source, frames: list[tuple[int, Frame]], result: Contents) -> 
     number = lambda place: int.from_bytes(table[place : place + 4], "big")
     flags, place = number(first.side + 4), first.side + 8
     trims = place + 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2 + 21
-    delay, padding = (table[trims] << 4 | table[trims + 1] >> 4, (table[trims + 1] & 15) << 8 | table[trims + 2]) if (
-        len(table) > trims + 2
-    ) else (0, 0)  # fmt: skip
+    trimmed = int.from_bytes(table[trims : trims + 3], "big") if len(table) > trims + 2 else 0
+    delay, padding = divmod(trimmed, 1 << 12)  # twelve bits each
     if not flags & 1 or not delay or not table[trims - 21]:
         return _without_table(source, frames)
     if number(place) > len(frames) + 1 and not result.faults:

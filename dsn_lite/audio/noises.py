@@ -87,12 +87,8 @@ def _fan(rng: np.random.Generator, n: int, rate: int) -> np.ndarray:
     angle = 2 * np.pi * np.cumsum(turns) / rate
     # Air: rising to 150 Hz, then falling by about 5 dB an octave, with two broad resonances of the housing.
     bumps = [(rng.uniform(250, 500), 0.5), (rng.uniform(800, 1600), 0.35)]
-    air = _shaped(
-        rng,
-        n,
-        rate,
-        lambda f: (f / 150) / (1 + (f / 150) ** 1.85) * (1 + sum(1.2 * _bump(f, at, width) for at, width in bumps)),
-    )
+    housing = lambda f: 1 + sum(1.2 * _bump(f, at, width) for at, width in bumps)
+    air = _shaped(rng, n, rate, lambda f: (f / 150) / (1 + (f / 150) ** 1.85) * housing(f))
     air *= 1 + 0.10 * np.sin(angle) + 0.06 * np.sin(blades * angle + 1.0)  # one blade is bent
     tone = sum(0.55**k * np.sin(k * blades * angle + rng.uniform(0, 2 * np.pi)) for k in range(1, 6))
     whine = np.sin(12 * blades * angle) * (1 + 0.3 * _wander(rng, n, rate, 2.0))
@@ -211,14 +207,7 @@ def _babble(rng: np.random.Generator, n: int, rate: int) -> np.ndarray:
     return resample(direct + 0.5 * echo, _CLIP_RATE, rate)[:n].astype(np.float64)
 
 
-_MAKERS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
-    "hum": _hum,
-    "fan": _fan,
-    "rain": _rain,
-    "traffic": _traffic,
-    "keyboard": _keyboard,
-    "babble": _babble,
-}
+_MAKERS = {"hum": _hum, "fan": _fan, "rain": _rain, "traffic": _traffic, "keyboard": _keyboard, "babble": _babble}
 NAMES = tuple(_MAKERS)
 
 

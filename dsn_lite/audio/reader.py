@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import soundfile
 
 from dsn_lite.audio import chunked, mpeg, xiph
 from dsn_lite.audio.resampling import Resampler
-from dsn_lite.audio.sources import BLOCK, Contents, Part, Source, View, open_bytes
+from dsn_lite.audio.sources import BLOCK, Contents, Part, Source, View, library_name, open_bytes
 from dsn_lite.errors import InputError
 
 _MPEG_SUFFIXES = (".mp3", ".mp2", ".mp1", ".mpga")
@@ -66,15 +65,11 @@ class Reader:
     (True, None)
     """
 
-    sample_rate: int
-    """In Hz."""
+    sample_rate: int  #: in Hz
     channels: int
-    format: str
-    """Container in soundfile's names, as `FLAC`."""
-    subtype: str
-    """Encoding in soundfile's names, as `PCM_16`."""
-    notes: list[str]
-    """What is odd about the file and no fault."""
+    format: str  #: container in soundfile's names, as `FLAC`
+    subtype: str  #: encoding in soundfile's names, as `PCM_16`
+    notes: list[str]  #: what is odd about the file and no fault
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -116,7 +111,7 @@ class Reader:
 
     def _decoder(self, part: Part) -> Decoder:
         if not part.pieces:  # nothing to set right, and perhaps the name tells libsndfile what it is
-            return Decoder(str(self.path) if os.name == "nt" else os.fsencode(self.path))
+            return Decoder(library_name(self.path))
         self._view = View(self._source, part)
         return Decoder(self._view)
 
@@ -144,8 +139,7 @@ class Reader:
         return InputError(f"{self.path}: {self._faults[0]}; {there}copy or record it again")
 
     def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
-        """Yield float32 [C, n] with n <= `size` until the file ends.
-        """
+        """Yield float32 [C, n] with n <= `size` until the file ends."""
         for number, part in enumerate(self._parts):
             if number and not self._open_next(part):
                 break
@@ -171,7 +165,8 @@ class Reader:
             self._faults.append(f"{where} cannot be read")
             return False
         if not self._is_alike():
-            self.notes.append(f"{where} has {self._file.samplerate} Hz, {self._file.channels} channels and is converted")
+            found = f"{self._file.samplerate} Hz, {self._file.channels} channels"
+            self.notes.append(f"{where} has {found} and is converted")
         return True
 
     def _is_alike(self) -> bool:
@@ -237,7 +232,8 @@ class Reader:
         )
 
     def _unreadable(self, error: OSError) -> InputError:
-        return InputError(f"{self.path}: cannot be read ({error.strerror or error}); copy it to another disk and try again")
+        reason = error.strerror or error
+        return InputError(f"{self.path}: cannot be read ({reason}); copy it to another disk and try again")
 
     def _no_samples(self) -> InputError:
         fault = f"{self._faults[0]}; " if self._faults else ""
@@ -266,19 +262,9 @@ def _contents(source: Source, path: Path) -> Contents:
 
 
 def read(path: str | Path, *, strict: bool = False) -> Audio:
-    """Read a whole file.
+    """Read a whole file that libsndfile reads, or a pipe.
 
-    Parameters
-    ----------
-    path : str or Path
-        A file that libsndfile reads, or a pipe.
-    strict : bool
-        Refuse a file that is cut off or damaged. Without it what is there comes out, with a warning.
-
-    Returns
-    -------
-    Audio
-        `wave` is float32 [C, samples].
+    One that is cut off or damaged gives what is there, and a warning; `strict` refuses it.
     """
     with Reader(path) as reader:
         wave = reader.read()

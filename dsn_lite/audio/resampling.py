@@ -12,14 +12,8 @@ from dsn_lite.audio.checks import as_rate, as_samples
 class Resampler:
     """A stream that changes its sampling rate: soxr, high quality, without delay once flushed.
 
-    Fed block by block it gives the same samples as :func:`resample` at once.
-
-    Parameters
-    ----------
-    from_rate, to_rate : int
-        In Hz; equal rates pass the samples through.
-    channels : int
-        C.
+    Fed block by block it gives the same samples as :func:`resample` at once. Rates are in Hz; equal ones pass the samples
+    through.
     """
 
     def __init__(self, from_rate: Any, to_rate: Any, channels: int):

@@ -17,6 +17,11 @@ BLOCK = 65536  # samples of one channel that are in memory at a time
 _WINDOW = 1 << 18
 
 
+def library_name(path: Path) -> str | bytes:
+    """A name as soundfile takes it: elsewhere than on Windows names are bytes, and need not be text."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
 def open_bytes(path: Path) -> BinaryIO:
     """The bytes of a file; those of a pipe are kept in a temporary file, as decoders go back and forth."""
     try:
@@ -47,8 +52,7 @@ class Source:
         self._file = file
         self.size = file.seek(0, os.SEEK_END)
         self._first, self._window = 0, b""
-        self.decoded = 0
-        """Up to where decoders have come."""
+        self.decoded = 0  #: up to where decoders have come
 
     def read(self, at: int, count: int) -> bytes:
         """`count` bytes from `at` on; fewer where the file ends."""
@@ -72,12 +76,9 @@ class Source:
 class Part:
     """What a decoder is to read as one file of its own."""
 
-    pieces: Sequence[bytes | range]
-    """Bytes, and stretches of the file."""
-    samples: int | None = None
-    """Of one channel, where the header gives a number that may be checked once all is decoded."""
-    is_endless: bool = False
-    """Say that it is much longer than it is, to a decoder that would stop where it guesses the end."""
+    pieces: Sequence[bytes | range]  #: bytes, and stretches of the file
+    samples: int | None = None  #: of one channel, where the header gives a number to be checked once all is decoded
+    is_endless: bool = False  #: say that it is much longer, to a decoder that would stop where it guesses the end
     resume: Callable[[int], tuple[int, Part] | None] | None = None
     """Told how many samples came before the data was damaged: the number of the next that can be had, and the rest."""
 
@@ -87,10 +88,8 @@ class Contents:
     """What a file holds, whatever its header says."""
 
     parts: list[Part]
-    faults: list[str] = field(default_factory=list)
-    """What is missing or damaged, as the middle of a sentence."""
-    notes: list[str] = field(default_factory=list)
-    """What is odd and no fault."""
+    faults: list[str] = field(default_factory=list)  #: what is missing or damaged, as the middle of a sentence
+    notes: list[str] = field(default_factory=list)  #: what is odd and no fault
 
 
 class View:

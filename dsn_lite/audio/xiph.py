@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from dsn_lite.audio.mpeg import tag_at
 from dsn_lite.audio.sources import Contents, Part, Source
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -92,10 +93,7 @@ def ogg(source: Source) -> Contents:
 
 def find_flac(source: Source) -> int:
     """Where a FLAC begins, perhaps behind a tag; -1 where none does."""
-    head = source.read(0, 10)
-    at = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        at = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+    at = tag_at(source, 0)
     return at if source.read(at, 4) == _FLAC[:4] else -1
 
 

@@ -20,30 +20,16 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of `clips.csv`.
+    """One row of `clips.csv`."""
 
-    Attributes
-    ----------
-    file : str
-        Name of the FLAC file beside the table.
-    voice, speaker : str
-        A short name of the voice, and whether it sounds like a `woman` or a `man`.
-    engine, version, options : str
-        The program that spoke, its version, and what it was called with besides the text and the output.
-    text : str
-        The sentence.
-    seconds : float
-        Length of the file.
-    """
-
-    file: str
-    voice: str
-    speaker: str
-    engine: str
+    file: str  #: name of the FLAC file beside the table
+    voice: str  #: a short name of the voice
+    speaker: str  #: whether it sounds like a `woman` or a `man`
+    engine: str  #: the program that spoke
     version: str
-    options: str
-    text: str
-    seconds: float
+    options: str  #: what it was called with besides the text and the output
+    text: str  #: the sentence
+    seconds: float  #: length of the file
 
     @property
     def path(self) -> Path:
@@ -80,15 +66,8 @@ def info(name: str) -> Clip:
 
 
 def load(name: str) -> np.ndarray:
-    """The samples of a clip.
+    """The samples of a clip, float32 [samples] at 16 kHz, within -1 to 1; a fresh copy.
 
-    Returns
-    -------
-    float32 array [samples]
-        At 16 kHz, within -1 to 1; a fresh copy.
-
-    Examples
-    --------
     >>> load("umbrella").dtype
     dtype('float32')
     """
