@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -12,13 +11,11 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from dsn_lite.audio.files import replacing
 from dsn_lite.commands._files import complain
 from dsn_lite.errors import InputError
+from dsn_lite.evaluation.provenance import write_json
 
 Job = TypeVar("Job")
-
-
 Work = Callable[[Path, Job, Callable[[float], object]], tuple[dict, str, list[InputError]]]
 
 
@@ -38,9 +35,11 @@ def do_all(
         for error in failed:
             complain(error)
         with tqdm(total=max(1, sum(sizes)), bar_format=shown, leave=False, delay=2, disable=None) as bar:
-            for number, (source, job) in enumerate(jobs.items()):
-                bar.set_description_str(f"file {number + 1} of {len(jobs)}", refresh=False)
-                row, line, faults = _guarded(work, source, job, partial(_show, bar, sum(sizes[:number]), sizes[number]))
+            before = 0
+            for number, ((source, job), size) in enumerate(zip(jobs.items(), sizes, strict=True), start=1):
+                bar.set_description_str(f"file {number} of {len(jobs)}", refresh=False)
+                show = partial(_show, bar, before, size)
+                row, line, faults = _guarded(work, source, job, show)
                 failed += faults
                 with tqdm.external_write_mode():
                     if row:
@@ -48,13 +47,13 @@ def do_all(
                         print(line, flush=True)
                     for error in faults:
                         complain(error)
-                _show(bar, sum(sizes[:number]), sizes[number], 1.0)
+                show(1.0)
+                before += size
     finally:  # after an interruption too
         if args.report:
             content = {"model": model, "budget": args.budget, "policy": args.policy, "files": rows}
             content |= {"errors": [str(error) for error in failed], **more()}
-            with replacing(args.report) as temporary:
-                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_json(args.report, content)
     return 2 if failed else 0
 
 

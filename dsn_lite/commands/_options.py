@@ -6,6 +6,8 @@ import argparse
 import math
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 
 def add_command(
@@ -65,29 +67,19 @@ def load_or_make(name: str, **options):
 
 def whole(least: int) -> Callable[[str], int]:
     """Type of an argument that is a whole number, `least` or more."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} does not fit; give a whole number, {least} or more")
-        return value
-
-    return read
+    return _within(int, least, math.inf, f"a whole number, {least} or more")
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
     """Type of an argument that is a number from `least` to `most`."""
+    return _within(float, least, most, f"a number, from {least:g} to {most:g}")
 
+
+def _within(kind: Callable[[str], float], least: float, most: float, allowed: str) -> Callable[[str], Any]:
     def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} does not fit; give a number, from {least:g} to {most:g}")
-        return value
+        with suppress(ValueError):
+            if least <= (value := kind(text)) <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} does not fit; give {allowed}")
 
     return read

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
-from dsn_lite.audio.files import replacing
 from dsn_lite.commands._files import Outputs
 from dsn_lite.commands._options import PRESETS, add_command, add_model, load_or_make, number, whole
 
@@ -38,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     from dsn_lite.engine import bench
-    from dsn_lite.evaluation.provenance import provenance
+    from dsn_lite.evaluation.provenance import provenance, write_json
     from dsn_lite.plots import bench_figure, check_name, save
 
     if args.picture:
@@ -54,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
     result["provenance"] = provenance(("numba", "numpy", "onnxruntime", "torch"))
     print(bench.table(result))
     if args.json:
-        with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write_json(args.json, result)
     if args.picture:
         save(bench_figure(result), args.picture)
     return 0

@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--branch", metavar="NAME", help="a branch of the recipe: another end of the same first stages")
     parser.add_argument("--resume", action="store_true", help="go on where the run in RUN stopped, if there is one")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: cuda if there is one")
-    parser.add_argument("--workers", type=whole(0), default=1, metavar="N", help="processes of data (default 1)")
+    parser.add_argument("--workers", type=whole(0), default=1, metavar="N", help="processes for mixtures (default 1)")
     parser.add_argument("--threads", type=whole(1), default=1, metavar="N", help="threads of the network (default 1)")
     parser.add_argument("--stop-at", type=whole(1), metavar="STEP", help="stop after this step of a stage")
 
