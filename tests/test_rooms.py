@@ -116,8 +116,7 @@ def lines(path: Path) -> int:
 
 
 def test_modules_are_short():
-    limit = {name: 360 if name == "slimmable.demucs.network" else 300 for name in MODULES}
-    assert {name for name, path in MODULES.items() if lines(path) > limit[name]} == LONG_MODULES
+    assert {name for name, path in MODULES.items() if lines(path) > 300} == LONG_MODULES
 
 
 def test_functions_are_short():

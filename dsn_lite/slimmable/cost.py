@@ -32,27 +32,23 @@ def rows(
     name: str, macs: Callable[[float], int], widths: Sequence[float], *, positions: float = 1,
     modules: Sequence[nn.Module] = (),
 ) -> list[LayerMacs]:  # fmt: skip
-    """Rows of the count of one layer: its narrowest width, then each step up.
+    """Rows of the count of one layer that has `modules`: its narrowest width, then each step up.
 
-    Parameters
-    ----------
-    name : of the layer.
-    macs : MACs of one position at a utilisation factor, such as ``SlimLinear(...).macs``.
-    widths : the utilisation factors, rising.
-    positions : positions in a frame of 16 ms.
-    modules : whose parameters the layer has.
+    `macs` are those of one position at a width, such as ``SlimLinear(...).macs``; a frame of 16 ms has `positions` of them.
 
-    Examples
-    --------
     >>> from dsn_lite.slimmable.layers import SlimLinear
     >>> layer = SlimLinear(8, 8)
     >>> [(row.name, row.static, row.dynamic) for row in rows("linear", layer.macs, (0.5, 1.0), modules=[layer])]
     [('linear', 16, 0), ('linear over 1/2', 0, 48)]
     """
     costs = [round(macs(width) * positions) for width in widths]
-    parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
     steps = zip(step_names(tuple(widths)), costs, costs[1:], strict=False)
     return [
-        LayerMacs(name, costs[0], 0, None, parameters),
+        whole(name, costs[0], *modules),
         *(LayerMacs(f"{name} {step}", 0, after - before, step, 0) for step, before, after in steps),
     ]
+
+
+def whole(name: str, macs: int, *modules: nn.Module) -> LayerMacs:
+    """The row of a layer that has one width."""
+    return LayerMacs(name, macs, 0, None, sum(value.numel() for module in modules for value in module.parameters()))

@@ -66,7 +66,6 @@ class SlimLinear(_Sliced, nn.Linear):
 
     Examples
     --------
-    >>> import torch
     >>> layer = SlimLinear(8, 12)
     >>> layer(torch.randn(2, 5, 8), 0.5).shape, layer.macs(0.5)
     (torch.Size([2, 5, 6]), 24)
@@ -91,32 +90,29 @@ class SlimLinear(_Sliced, nn.Linear):
 
 
 class SlimConv1d(_Sliced, nn.Conv1d):
-    """Convolution [B, C in, T] -> [B, C out, T / stride].
+    """Causal convolution [B, C in, T] -> [B, C out, T / stride]: output j ends with input ``stride * (j + 1) - 1``.
 
     Parameters
     ----------
     inputs, outputs : full widths.
-    kernel, stride : in samples.
-    causal : pad the left with ``kernel - stride`` zeros, so that output j ends with input ``stride * (j + 1) - 1``;
-        otherwise nothing is padded.
-    bias, parts, full_in, full_out : as for :class:`SlimLinear`
+    kernel, stride : in samples; ``kernel - stride`` zeros come before the input.
+    parts, full_in, full_out : as for :class:`SlimLinear`
 
     Examples
     --------
-    >>> import torch
     >>> layer = SlimConv1d(4, 8, 8, stride=4)
     >>> layer(torch.randn(2, 4, 32), 0.25).shape, layer.macs(0.25)
     (torch.Size([2, 2, 8]), 16)
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, causal: bool = True, bias: bool = True,
-        parts: int = 1, full_in: bool = False, full_out: bool = False,
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, parts: int = 1, full_in: bool = False,
+        full_out: bool = False,
     ):  # fmt: skip
-        super().__init__(inputs, parts * outputs, kernel, stride=stride, bias=bias)
+        super().__init__(inputs, parts * outputs, kernel, stride=stride)
         self.inputs, self.outputs, self.parts, self.full_in, self.full_out = inputs, outputs, parts, full_in, full_out
-        self.context = kernel - stride if causal else 0
-        """Samples before its input that a causal convolution looks back to."""
+        self.context = kernel - stride
+        """Samples before its input that it looks back to."""
 
     def forward(self, x: Tensor, utilisation: float = 1.0, past: Tensor | None = None) -> Tensor:
         """Map x [B, C in or more, T]; `past` [B, C in or more, context] came before it, zeros if None."""
@@ -133,32 +129,27 @@ class SlimConv1d(_Sliced, nn.Conv1d):
 
 
 class SlimConvTranspose1d(_Sliced, nn.ConvTranspose1d):
-    """Transposed convolution [B, C in, T] -> [B, C out, T * stride].
+    """Causal transposed convolution [B, C in, T] -> [B, C out, T * stride]: input j reaches outputs from ``stride * j`` on.
 
     Parameters
     ----------
     inputs, outputs : full widths.
-    kernel, stride : in samples.
-    causal : output the `stride` samples of each input and cut what would come after the last one; input j then reaches
-        the outputs from ``stride * j`` on. Otherwise the library's output, ``kernel - stride`` samples longer.
-    bias, full_in, full_out : as for :class:`SlimLinear`
+    kernel, stride : in samples, the kernel at least as long; what would come after the last input is cut.
+    full_in, full_out : as for :class:`SlimLinear`
 
     Examples
     --------
-    >>> import torch
     >>> layer = SlimConvTranspose1d(8, 4, 8, stride=4)
     >>> layer(torch.randn(2, 8, 10), 0.5).shape, layer.macs(0.5)
     (torch.Size([2, 2, 40]), 64)
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, causal: bool = True, bias: bool = True,
-        full_in: bool = False, full_out: bool = False,
-    ):  # fmt: skip
-        super().__init__(inputs, outputs, kernel, stride=stride, bias=bias)
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, full_in: bool = False, full_out: bool = False
+    ):
+        super().__init__(inputs, outputs, kernel, stride=stride)
         self.inputs, self.outputs, self.parts, self.full_in, self.full_out = inputs, outputs, 1, full_in, full_out
-        self.causal = causal
-        self.context = math.ceil(kernel / stride) - 1 if causal else 0
+        self.context = math.ceil(kernel / stride) - 1
         """Positions before its input whose tails reach into its output."""
 
     def forward(  # type: ignore[override]  # a width is not in the library's signature
@@ -166,22 +157,11 @@ class SlimConvTranspose1d(_Sliced, nn.ConvTranspose1d):
     ) -> Tensor:
         """Map x [B, C in or more, T]; `past` [B, C in or more, context] came before it, zeros if None."""
         wide, high = self.active_in(utilisation), self.active_out(utilisation)
-        frames, skip = x.shape[-1], 0
-        x = x[:, :wide]
+        stride, x, first, last = self.stride[0], x[:, :wide], 0, x.shape[-1]
         if past is not None and self.context:
-            x, skip = torch.cat([past[:, :wide], x], -1), self.context
-        bias = None if self.bias is None else self.bias[:high]
-        y = functional.conv_transpose1d(x, self.weight[:wide, :high], bias, self.stride)
-        if not self.causal:
-            return y
-        stride = self.stride[0]
-        y = y[..., skip * stride : (skip + frames) * stride]
-        missing = frames * stride - y.shape[-1]  # where the kernel is shorter than the stride
-        if missing:
-            y = functional.pad(y, (0, missing))
-            if bias is not None:
-                y[..., -missing:] = bias[:, None]
-        return y
+            x, first, last = torch.cat([past[:, :wide], x], -1), self.context, self.context + last
+        y = functional.conv_transpose1d(x, self.weight[:wide, :high], self.bias[:high], stride)
+        return y[..., first * stride : last * stride]
 
     def macs(self, utilisation: float = 1.0) -> int:
         """Multiply-accumulates of one input position."""
@@ -200,16 +180,13 @@ class SlimGRU(_Sliced, nn.GRU):
 
     Examples
     --------
-    >>> import torch
     >>> layer = SlimGRU(8, 16)
     >>> y, state = layer(torch.randn(2, 5, 8), 0.25)
     >>> y.shape, state.shape, layer.macs(0.25)
     (torch.Size([2, 5, 4]), torch.Size([1, 2, 4]), 72)
     """
 
-    def __init__(
-        self, inputs: int, hidden: int, *, layers: int = 1, bidirectional: bool = False, full_in: bool = False
-    ):
+    def __init__(self, inputs: int, hidden: int, *, layers: int = 1, bidirectional: bool = False, full_in: bool = False):
         super().__init__(inputs, hidden, layers, batch_first=True, bidirectional=bidirectional)
         self.inputs, self.outputs, self.parts, self.full_in, self.full_out = inputs, hidden, 3, full_in, False
         self.directions = 2 if bidirectional else 1
@@ -263,34 +240,30 @@ class SlimNorm(nn.Module):
     kind : "rms" divides by the root of the mean square and multiplies by a gain; "layer" takes the mean off before and
         adds a bias after.
     axis : of the channels: -1 for channels last, 1 for [B, C, T].
-    floor : added to the mean square.
 
     Examples
     --------
-    >>> import torch
     >>> SlimNorm(8)(torch.full((1, 8), 3.0), 0.25).detach().round(decimals=3)
     tensor([[1., 1.]])
     """
 
-    def __init__(self, channels: int, *, kind: str = "rms", axis: int = -1, floor: float = 1e-6):
+    floor = 1e-6
+    """Added to the mean square."""
+
+    def __init__(self, channels: int, *, kind: str = "rms", axis: int = -1):
         super().__init__()
         if kind not in ("rms", "layer"):
             raise InputError(f"normalisation is {kind!r}; choose rms or layer")
-        self.channels, self.kind, self.axis, self.floor = channels, kind, axis, floor
+        self.channels, self.axis = channels, axis
         self.gain = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels)) if kind == "layer" else None
 
     def forward(self, x: Tensor, utilisation: float = 1.0) -> Tensor:
         """Normalise the first channels of x."""
         wide = active(self.channels, utilisation)
-        x = x.narrow(self.axis, 0, wide)
-        shape = (wide, *(1,) * (-self.axis - 1 if self.axis < 0 else x.ndim - 1 - self.axis))
+        x, shape = x.narrow(self.axis, 0, wide), (wide, 1) if self.axis == 1 else (wide,)
         if self.bias is not None:
             x = x - x.mean(self.axis, keepdim=True)
         scale = torch.rsqrt(x.square().mean(self.axis, keepdim=True) + self.floor)
         y = x * scale * self.gain[:wide].view(shape)
         return y if self.bias is None else y + self.bias[:wide].view(shape)
-
-    def macs(self, utilisation: float = 1.0) -> int:
-        """None: normalisation is not counted, see :mod:`dsn_lite.network.macs`."""
-        return 0

@@ -14,7 +14,9 @@ signal may change from segment to segment, and the past that a wide segment look
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -30,20 +32,9 @@ from dsn_lite.engine.stream import Stream
 from dsn_lite.errors import InputError
 from dsn_lite.network.enhance import Result
 from dsn_lite.settings import Count, Positive, Range, build, check, plain
-from dsn_lite.slimmable.choice import step_names
-from dsn_lite.slimmable.cost import WidthCount, rows
-from dsn_lite.slimmable.demucs.parts import (
-    KERNEL,
-    STRIDE,
-    Decoder,
-    Encoder,
-    Mix,
-    Router,
-    State,
-    begin_as_bands,
-    equal_runs,
-    tail,
-)
+from dsn_lite.slimmable.choice import check_widths, step_names
+from dsn_lite.slimmable.cost import WidthCount, rows, whole
+from dsn_lite.slimmable.demucs.parts import KERNEL, STRIDE, Decoder, Encoder, Mix, Router, State, begin_as_bands, tail
 from dsn_lite.slimmable.demucs.stream import SEGMENT, SEGMENT_FRAMES, SegmentRunner, level_out
 from dsn_lite.slimmable.layers import SlimGRU, SlimNorm
 
@@ -54,34 +45,25 @@ LEVELS = 4
 class DemucsConfig:
     """Shape of a slimmable DEMUCS.
 
-    Parameters
-    ----------
-    channels : of the four levels at full width; the last is the width of the GRU too.
-    recurrent_layers : GRUs on top of each other.
-    widths : utilisation factors, rising, the last is 1.
-    router_bands, router_width : pooled bands that the router sees, and its state size.
-    target : utilisation that the router aims at unless a budget says otherwise.
-
-    Examples
-    --------
     >>> DemucsConfig().widths
     (0.125, 0.25, 0.5, 1.0)
     """
 
     channels: tuple[Count, ...] = (32, 48, 96, 128)
+    """Of the four levels at full width; the last is the width of the GRU too."""
     recurrent_layers: Count = 2
     widths: tuple[Positive, ...] = (0.125, 0.25, 0.5, 1.0)
+    """Utilisation factors, rising to 1."""
     router_bands: Count = 16
     router_width: Count = 48
     target: Annotated[float, Range(gt=0, le=1)] = 0.25
+    """Utilisation that the router aims at unless a budget says otherwise."""
 
     def __post_init__(self) -> None:
         check(self)
         if len(self.channels) != LEVELS:
             raise InputError(f"channels: {list(self.channels)} does not fit; give {LEVELS} numbers, one for each level")
-        widths = self.widths
-        if len(widths) < 2 or list(widths) != sorted(set(widths)) or widths[-1] != 1:
-            raise InputError(f"widths: {list(widths)} does not fit; give two or more rising factors, the last of them 1")
+        check_widths(self.widths)
 
     @staticmethod
     def from_dict(values: dict, source: str = "network") -> DemucsConfig:
@@ -96,19 +78,10 @@ class DemucsConfig:
 class SlimDemucs(nn.Module):
     """Noisy wave in, enhanced wave out, at one width or at one width a segment.
 
-    The wave is divided by its level, a mean of the power so far, and the output is multiplied by it: loud and quiet clips
-    are alike, and nothing is known of the future. The network's output is subtracted from the input and begins near zero,
-    so that the untrained network is the identity at every width.
+    The wave is divided by its level so far, and the output multiplied by it: loud and quiet clips are alike. What comes out
+    of the last level is subtracted from the input and begins near zero: untrained, the network is the identity at every
+    width. It is late by a frame, 256 samples; with the router by a segment, 2048 samples (128 ms).
 
-    Without the router the network is late by a frame, 256 samples; with it by a segment, 2048 samples (128 ms).
-
-    Parameters
-    ----------
-    config : DemucsConfig
-
-    Examples
-    --------
-    >>> import torch
     >>> network = SlimDemucs(DemucsConfig()).eval()
     >>> network(torch.randn(2, 5000), 0.25).shape
     torch.Size([2, 5000])
@@ -162,54 +135,38 @@ class SlimDemucs(nn.Module):
         )
 
     def forward(self, wave: Tensor, choice: float | Tensor = 1.0) -> Tensor:
-        """Enhance waves [B, samples].
+        """Enhance waves [B, samples] at 16 kHz.
 
-        Parameters
-        ----------
-        wave : Tensor [B, samples] at 16 kHz
-        choice : float or Tensor [B, S, W]
-            One width for all, or one-hot widths of the S = ceil(samples / 2048) segments. Where the choice has a gradient
-            every width is computed and mixed by it; otherwise the chosen one alone.
+        `choice` is one width for all, or one-hot widths [B, S, W] of the S = ceil(samples / 2048) segments. Where it has a
+        gradient every width is computed and mixed by it; otherwise the chosen one alone.
         """
-        samples = wave.shape[-1]
-        if isinstance(choice, Tensor):
-            segments = math.ceil(samples / SEGMENT)
-            if choice.shape != (wave.shape[0], segments, len(self.widths)):
-                expected = (wave.shape[0], segments, len(self.widths))
-                raise ValueError(f"choice has the shape {tuple(choice.shape)}; needed is {expected}")
-            if choice.requires_grad:
-                wave = functional.pad(wave, (0, segments * SEGMENT - samples))
-                levelled, level, _ = level_out(wave, wave.new_zeros(wave.shape[0], 2))
-                return ((levelled - self._mixed(levelled, choice)) * level)[:, :samples]
-            rows = [self._segments(row, chosen) for row, chosen in zip(wave.split(1), choice, strict=True)]
-            return torch.cat(rows)
-        levelled, level, _ = level_out(
-            functional.pad(wave, (0, -samples % HOP)), wave.new_zeros(wave.shape[0], 2)
-        )
-        noise, _ = self._run(levelled, float(choice), self.initial_state(wave.shape[0]))
-        return ((levelled - noise) * level)[:, :samples]
-
-    def _segments(self, wave: Tensor, chosen: Tensor) -> Tensor:
-        """One wave [1, samples] with the one-hot widths [S, W] of its segments."""
-        padded = functional.pad(wave, (0, -wave.shape[-1] % HOP))
-        levelled, level, _ = level_out(padded, wave.new_zeros(1, 2))
-        noise, _ = self.run_segments(levelled, chosen.argmax(-1).tolist(), self.initial_state(1))
-        return ((levelled - noise) * level)[:, : wave.shape[-1]]
+        if not isinstance(choice, Tensor):
+            return _without(wave, HOP, lambda x: self._run(x, float(choice), self.initial_state(len(x)))[0])
+        expected = (len(wave), math.ceil(wave.shape[-1] / SEGMENT), len(self.widths))
+        if choice.shape != expected:
+            raise ValueError(f"choice has the shape {tuple(choice.shape)}; needed is {expected}")
+        if choice.requires_grad:
+            return _without(wave, SEGMENT, lambda x: self._mixed(x, choice))
+        rows = []
+        for one, chosen in zip(wave.split(1), choice.argmax(-1).tolist(), strict=True):
+            rows.append(_without(one, HOP, lambda x, c=chosen: self.run_segments(x, c, self.initial_state(1))[0]))
+        return torch.cat(rows)
 
     def run_segments(self, levelled: Tensor, chosen: list[int], state: State) -> tuple[Tensor, State]:
         """Noise [1, samples] of a levelled wave of whole frames, at the widths (indices) of its segments."""
-        parts = []
-        for first, last in equal_runs(chosen):
-            part = levelled[:, first * SEGMENT : last * SEGMENT]
-            noise, state = self._run(part, self.widths[chosen[first]], state)
+        parts, start = [], 0
+        for index, segments in itertools.groupby(chosen):  # runs of one width at once
+            end = start + len(list(segments)) * SEGMENT
+            noise, state = self._run(levelled[:, start:end], self.widths[index], state)
             parts.append(noise)
+            start = end
         return torch.cat(parts, -1), state
 
     def _run(self, levelled: Tensor, width: float, state: State) -> tuple[Tensor, State]:
         """Noise [B, samples] of whole frames at one width, and the new state."""
         x, skips, before, after = levelled[:, None], [], [], []
         for encoder, past in zip(self.encoders, state.convolutions, strict=True):
-            x = x if encoder.norm is None else encoder.norm(x)
+            x = encoder.norm(x)
             before.append(tail(past, x))
             x = encoder(x, width, past)
             skips.append(x)
@@ -229,7 +186,7 @@ class SlimDemucs(nn.Module):
         """Noise [B, samples] with the straight-through gradient of every width from every layer."""
         x, skips, widths = levelled[:, None], [], self.widths
         for encoder in self.encoders:
-            x = x if encoder.norm is None else encoder.norm(x)
+            x = encoder.norm(x)
             x = Mix.apply(choice, *(encoder(x, width, None) for width in widths))
             skips.append(x)
         x = self._recur(self.norm(x), choice)
@@ -242,17 +199,14 @@ class SlimDemucs(nn.Module):
     def _recur(self, x: Tensor, choice: Tensor) -> Tensor:
         """The GRU on x [B, C, T], segment by segment at all widths from the same state."""
         state = x.new_zeros(self.config.recurrent_layers, x.shape[0], x.shape[1])
-        sliced = [self.recurrent.weights(width) for width in self.widths]
+        sliced = [(width, self.recurrent.weights(width)) for width in self.widths]
         outputs = []
-        for part, chosen in zip(x.transpose(1, 2).split(SEGMENT_FRAMES, 1), choice.unbind(1), strict=True):
-            results = [
-                self.recurrent(part, width, state, weights) for width, weights in zip(self.widths, sliced, strict=True)
-            ]
-            one = chosen[:, None]  # a single segment
-            outputs.append(Mix.apply(one, *(y.transpose(1, 2).contiguous() for y, _ in results)))
+        for part, chosen in zip(x.transpose(1, 2).split(SEGMENT_FRAMES, 1), choice.split(1, 1), strict=True):
+            results = [self.recurrent(part, width, state, weights) for width, weights in sliced]
+            outputs.append(Mix.apply(chosen, *(y.transpose(1, 2).contiguous() for y, _ in results)))
             # The units beyond a width hold: to the next segment its state is the old one there.
-            reached = [torch.cat([new, state[..., new.shape[-1] :]], -1) for _, new in results[:-1]] + [results[-1][1]]
-            state = (torch.stack(reached, -1) * chosen[:, None]).sum(-1)
+            reached = [torch.cat([new, state[..., new.shape[-1] :]], -1) for _, new in results]
+            state = (torch.stack(reached, -1) * chosen).sum(-1)
         return torch.cat(outputs, -1)
 
     # ---- as the main network: gates, enhancement, streams
@@ -262,34 +216,27 @@ class SlimDemucs(nn.Module):
         """Names of the K = W - 1 gates of the thermometer, "over 1/8" and so on."""
         return step_names(self.widths)
 
-    def utilisation(self, gates: np.ndarray | Tensor) -> np.ndarray | Tensor:
+    def utilisation(self, gates: np.ndarray) -> np.ndarray:
         """Width of each frame, [...], of thermometer gates [..., K].
 
         >>> SlimDemucs(DemucsConfig()).utilisation(np.array([[0, 0, 0], [1, 1, 0], [1, 1, 1]]))
         array([0.125, 0.5  , 1.   ])
         """
-        steps = np.diff(self.widths)
-        return self.widths[0] + gates @ (torch.as_tensor(steps, dtype=gates.dtype) if isinstance(gates, Tensor) else steps)
+        return self.widths[0] + np.asarray(gates) @ np.diff(self.widths)
 
     def count(self) -> WidthCount:
         """MACs layer by layer, per frame of 256 samples."""
-        widths, layers = self.widths, []
-        positions = [HOP // STRIDE**level for level in range(LEVELS + 1)]
+        layers = []
         for level, encoder in enumerate(self.encoders, start=1):
-            layers += rows(
-                f"encoder {level}", lambda u, e=encoder: e.convolution.macs(u) + e.mixing.macs(u), widths,
-                positions=positions[level], modules=[encoder],
-            )  # fmt: skip
-        layers += rows("recurrent", self.recurrent.macs, widths, modules=[self.norm, self.recurrent])
+            positions = HOP // STRIDE**level
+            layers += rows(f"encoder {level}", encoder.macs, self.widths, positions=positions, modules=[encoder])
+        layers += rows("recurrent", self.recurrent.macs, self.widths, modules=[self.norm, self.recurrent])
         for level, decoder in zip(range(LEVELS, 0, -1), self.decoders, strict=True):
-            layers += rows(
-                f"decoder {level}", lambda u, d=decoder: d.mixing.macs(u) + d.convolution.macs(u), widths,
-                positions=positions[level], modules=[decoder],
-            )  # fmt: skip
+            positions = HOP // STRIDE**level
+            layers += rows(f"decoder {level}", decoder.macs, self.widths, positions=positions, modules=[decoder])
         # The router has one width and runs once a segment; its share of a frame is rounded up.
-        cost = math.ceil(self.router.macs() / SEGMENT_FRAMES)
-        router = rows("policy", lambda _: cost, widths[-1:], modules=[self.router])
-        return WidthCount((*layers, *router), tuple(step_names(widths)), widths)
+        layers.append(whole("policy", math.ceil(self.router.macs() / SEGMENT_FRAMES), self.router))
+        return WidthCount(tuple(layers), tuple(self.gate_names), self.widths)
 
     def enhance(self, wave, sample_rate: int, *, budget: float | None = None, policy="learned") -> Result:
         """Enhance a signal of any rate; see :meth:`~dsn_lite.network.enhance.Enhancer.enhance`.
@@ -300,42 +247,21 @@ class SlimDemucs(nn.Module):
         budget : wanted mean width; the router was trained for 0.1 to 0.75, 0 is the narrowest and 1 the widest alone.
         policy : "learned", "open" (the widest), "closed" (the narrowest), a width such as 0.25, or gates [T, K]
         """
-        as_rate(sample_rate)
-        channels = as_channels(wave)
+        rate, channels = as_rate(sample_rate), as_channels(wave)
         if not channels.size:
             raise InputError("the signal has no samples")
-        waves, gates = [], []
-        for channel in channels:
-            stream = Stream(self, budget=budget, policy=policy)
-            body = stream.feed(resample(channel, sample_rate, SAMPLE_RATE)), stream.take_gates()
-            rest = stream.flush(), stream.take_gates()
-            low, used = map(np.concatenate, zip(body, rest, strict=True))
-            waves.append(fit(resample(low, SAMPLE_RATE, sample_rate), len(channel)))
-            gates.append(used)
-        counted, used = self.count(), np.stack(gates)
-        spent, span = counted.of_frames(used), counted.open - counted.closed
-        output = np.stack(waves).reshape(np.shape(wave))
-        return Result(
-            wave=torch.from_numpy(output) if isinstance(wave, Tensor) else output,
-            gates=used if output.ndim == 2 else used[0],
-            frame_mmacs=spent if output.ndim == 2 else spent[0],
-            activation=max(0.0, float((spent.mean() - counted.closed) / span)),
-            mmacs_per_second=float(spent.mean()),
-        )
+        waves, gates = zip(*(self._channel(one, rate, budget, policy) for one in channels), strict=True)
+        return Result.of(wave, waves, gates, self.count())
+
+    def _channel(self, wave: np.ndarray, sample_rate: int, budget: float | None, policy) -> tuple[np.ndarray, np.ndarray]:
+        """One enhanced channel [samples] and its gates [T, K]."""
+        stream = Stream(self, budget=budget, policy=policy)
+        body = stream.feed(resample(wave, sample_rate, SAMPLE_RATE)), stream.take_gates()
+        low, used = map(np.concatenate, zip(body, (stream.flush(), stream.take_gates()), strict=True))
+        return fit(resample(low, SAMPLE_RATE, sample_rate), len(wave)), used
 
     def soften(self, share: float) -> None:
-        """Subtract only ``1 - share`` of what is taken for noise, for good.
-
-        A network trained on little noise is too sure of itself on noises it has not heard, and on speech that is nearly
-        clean. What share helps is measured on the validation split (``tools/soften.py``); see also
-        ``Network.soften``.
-
-        >>> import torch
-        >>> network, wave = SlimDemucs(DemucsConfig()).eval(), torch.randn(1, 4096)
-        >>> network.soften(1.0)
-        >>> bool(torch.allclose(network(wave), wave, atol=1e-5))
-        True
-        """
+        """Subtract only ``1 - share`` of what is taken for noise, for good: it is too sure on noises it has not heard."""
         if not 0 <= share <= 1:
             raise InputError(f"share {share}: must lie between 0 (all of it) and 1 (the input as it is)")
         with torch.no_grad():
@@ -345,3 +271,10 @@ class SlimDemucs(nn.Module):
     def runner(self, *, budget: float | None = None, policy="learned") -> SegmentRunner:
         """What a :class:`~dsn_lite.engine.stream.Stream` of this network runs."""
         return SegmentRunner(self, budget, policy)
+
+
+def _without(wave: Tensor, unit: int, noise_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """A wave [B, samples] less the noise that is found in it: levelled, in whole units of samples."""
+    padded = functional.pad(wave, (0, -wave.shape[-1] % unit))
+    levelled, level, _ = level_out(padded, wave.new_zeros(len(wave), 2))
+    return ((levelled - noise_of(levelled)) * level)[:, : wave.shape[-1]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -45,17 +44,16 @@ class Mix(torch.autograd.Function):
         return mixed.flatten(2)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
         """Each candidate has the gradient where it is chosen; the choice has that of every candidate."""
         choice, *candidates = ctx.saved_tensors
         gradient = gradient.unflatten(-1, (choice.shape[1], -1))
         own, back = [], []
         for index, candidate in enumerate(candidates):
             part = gradient[:, : candidate.shape[1]]
-            if ctx.needs_input_grad[0]:
-                own.append(torch.einsum("bcsp,bcsp->bs", part, candidate.view(part.shape)))
+            own.append(torch.einsum("bcsp,bcsp->bs", part, candidate.view(part.shape)))
             back.append((part * choice[:, None, :, index, None]).flatten(2))
-        return torch.stack(own, -1) if own else None, *back
+        return torch.stack(own, -1), *back
 
 
 class Encoder(nn.Module):
@@ -63,7 +61,7 @@ class Encoder(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, normalised: bool):
         super().__init__()
-        self.norm = SlimNorm(inputs, axis=1) if normalised else None
+        self.norm = SlimNorm(inputs, axis=1) if normalised else nn.Identity()
         self.convolution = SlimConv1d(inputs, outputs, KERNEL, stride=STRIDE, full_in=True)
         self.mixing = SlimConv1d(outputs, outputs, 1, parts=2, full_out=True)
         _keep_power(self.convolution, inputs * KERNEL, 2.0)
@@ -72,6 +70,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, width: float, past: Tensor | None) -> Tensor:
         """Map x [B, C in, T], already normalised, to [B, C out, T / 4]; `past` came before it."""
         return functional.glu(self.mixing(self.convolution(x, width, past).relu(), width), 1)
+
+    def macs(self, width: float) -> int:
+        """Multiply-accumulates of one output position."""
+        return self.convolution.macs(width) + self.mixing.macs(width)
 
 
 class Decoder(nn.Module):
@@ -94,6 +96,10 @@ class Decoder(nn.Module):
         y = self.convolution(x, width, past)
         return y if self.last else y.relu()
 
+    def macs(self, width: float) -> int:
+        """Multiply-accumulates of one input position."""
+        return self.mixing.macs(width) + self.convolution.macs(width)
+
 
 def _keep_power(layer: nn.Module, fan_in: int, gain: float) -> None:
     """Weights that multiply the power by `gain` at full width, and no bias."""
@@ -104,10 +110,9 @@ def _keep_power(layer: nn.Module, fan_in: int, gain: float) -> None:
 def begin_as_bands(encoder: Encoder, below: Decoder, decoder: Decoder) -> None:
     """Let the outermost level begin as a bank of bands whose gates are almost shut.
 
-    The first eight channels are the cosine transform of the newest four samples, each band once with either sign because of
-    the ReLU, and the decoder turns them back. The gated linear unit in front of it lets 5 % through at first: of the input
-    that much is taken for noise. From there on learning which band to subtract when is learning a mask, which takes some
-    hundred steps; from random weights a network of this size needs thousands to hear a wave at all.
+    The first eight channels are the cosine transform of the newest four samples, each band with either sign because of the
+    ReLU, and the decoder turns them back; the gated linear unit in front of it lets 5 % through. Learning which band to
+    subtract when then takes some hundred steps; from random weights it takes thousands to hear a wave at all.
     """
     bands = STRIDE
     k, n = torch.arange(bands)[:, None], torch.arange(bands)
@@ -141,7 +146,6 @@ class Router(nn.Module):
 
     Examples
     --------
-    >>> import torch
     >>> router = Router(4, bands=16, width=8)
     >>> logits, state = router(torch.randn(2, 4096), torch.tensor([0.1, 0.5]))
     >>> logits.shape, state[1].shape
@@ -175,33 +179,20 @@ class Router(nn.Module):
 
     def features(self, wave: Tensor) -> Tensor:
         """Mean and maximum [B, S, 2 * bands] over each segment of a wave [B, samples] that begins a hop before it."""
-        # The first frame lies before the wave, the last one goes beyond it.
-        spectrum = stft(wave)[:, 1:-1]
+        spectrum = stft(wave)[:, 1:-1]  # the first frame lies before the wave, the last one goes beyond it
         energies = torch.log10(power(spectrum) @ self.pooling / (WINDOW / 2) + 1e-5) / 2
         missing = -energies.shape[1] % SEGMENT_FRAMES  # the last segment may be short of frames
-        counts = energies.new_full((math.ceil(energies.shape[1] / SEGMENT_FRAMES), 1), SEGMENT_FRAMES)
+        total, highest = (
+            functional.pad(energies, (0, 0, 0, missing), value=value).unflatten(1, (-1, SEGMENT_FRAMES))
+            for value in (0.0, -math.inf)
+        )
+        counts = energies.new_full((total.shape[1], 1), SEGMENT_FRAMES)
         counts[-1] -= missing
-        split = (-1, SEGMENT_FRAMES)
-        total = functional.pad(energies, (0, 0, 0, missing)).unflatten(1, split).sum(2)
-        highest = functional.pad(energies, (0, 0, 0, missing), value=-math.inf).unflatten(1, split).amax(2)
-        return torch.cat([total / counts, highest], -1)
+        return torch.cat([total.sum(2) / counts, highest.amax(2)], -1)
 
     def macs(self) -> int:
         """Multiply-accumulates of one segment; the spectra and their fixed pooling are not counted."""
         return self.width * (self.read.in_features + 6 * self.width) + self.logits.weight.numel()
-
-
-def equal_runs(chosen: list[int]) -> Iterator[tuple[int, int]]:
-    """Runs of equal entries as [first, last).
-
-    >>> list(equal_runs([3, 3, 0, 3]))
-    [(0, 2), (2, 3), (3, 4)]
-    """
-    first = 0
-    for index in range(1, len(chosen) + 1):
-        if index == len(chosen) or chosen[index] != chosen[first]:
-            yield first, index
-            first = index
 
 
 def tail(past: Tensor, x: Tensor) -> Tensor:

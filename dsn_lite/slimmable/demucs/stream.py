@@ -43,24 +43,22 @@ class SegmentRunner:
     def __init__(self, model, budget: float | None, policy: str | float | np.ndarray):
         if budget is not None and not 0 <= budget <= 1:
             raise InputError(f"budget is {budget}; it must lie between 0 (narrowest) and 1 (widest)")
-        if isinstance(policy, str) and policy == "learned" and budget in (0, 1):
-            policy = "open" if budget else "closed"
         self.model, self.gate_count = model, len(model.gate_names)
         low, high = TARGETS
         self.target = min(max(model.config.target if budget is None else budget, low), high)
         self._given: list[int] | None = None
-        self._fixed: int | None = None
+        self._fixed: float | None = None
+        """The one width of all segments."""
         if isinstance(policy, str):
             if policy not in ("learned", "open", "closed"):
-                raise InputError(
-                    f"policy is {policy!r}; choose learned, open or closed, or give a width or gates [T, K]"
-                )
-            if policy != "learned":
-                self._fixed = len(model.widths) - 1 if policy == "open" else 0
+                raise InputError(f"policy is {policy!r}; choose learned, open or closed, or give a width or gates [T, K]")
+            if policy == "learned" and budget in (0, 1):
+                policy = "open" if budget else "closed"
+            self._fixed = {"open": model.widths[-1], "closed": model.widths[0]}.get(policy)
         elif np.ndim(policy) == 0:
-            if float(policy) not in model.widths:
-                raise InputError(f"width {float(policy):g}: {model.name} has {', '.join(f'{w:g}' for w in model.widths)}")
-            self._fixed = model.widths.index(float(policy))
+            self._fixed = float(policy)
+            if self._fixed not in model.widths:
+                raise InputError(f"width {self._fixed:g}: {model.name} has {', '.join(f'{w:g}' for w in model.widths)}")
         else:
             self._given = self._indices(np.asarray(policy) != 0)
         self.reset()
@@ -102,7 +100,7 @@ class SegmentRunner:
     def _choose(self, levelled: Tensor, segments: int) -> list[int]:
         """Widths (indices) of the next segments."""
         if self._fixed is not None:
-            return [self._fixed] * segments
+            return [self.model.widths.index(self._fixed)] * segments
         if self._given is not None:
             given = self._given[self._segments : self._segments + segments]
             if len(given) < segments:
@@ -117,18 +115,9 @@ def level_out(wave: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     The level of a frame of 256 samples is the root of the mean power up to its end, older frames counting less.
 
-    Parameters
-    ----------
-    wave : Tensor [B, samples], whole frames
-    state : Tensor [B, 2], zero at the start
+    Of a wave [B, samples], whole frames, and a state [B, 2], zero at the start: the levelled wave [B, samples], its level
+    [B, samples] and the new state.
 
-    Returns
-    -------
-    levelled wave [B, samples], level [B, samples], new state
-
-    Examples
-    --------
-    >>> import torch
     >>> levelled, level, _ = level_out(torch.full((1, 512), 0.5), torch.zeros(1, 2))
     >>> levelled[0, -1].round(decimals=3), level[0, -1].round(decimals=3)
     (tensor(1.), tensor(0.5000))

@@ -14,15 +14,7 @@ from dsn_lite.training.losses import REFERENCE_RMS, SpeechLoss
 
 
 def segment_losses(enhanced: Tensor, clean: Tensor, window: int = 512, exponent: float = 0.3) -> Tensor:
-    """Compressed spectral loss [B, S] of each segment of 2048 samples; waves [B, samples], scaled item by item.
-
-    >>> import torch
-    >>> clean = torch.randn(2, 4096)
-    >>> wrong = torch.cat([torch.zeros(2, 2048), torch.ones(2, 2048)], -1)
-    >>> first, last = segment_losses(clean + wrong, clean)[0]
-    >>> bool(last > 5 * first)
-    True
-    """
+    """Compressed spectral loss [B, S] of each segment of 2048 samples; waves [B, samples], scaled item by item."""
     scale = REFERENCE_RMS / clean.square().mean(-1, keepdim=True).add(1e-8).sqrt()
     spectra = [compress(stft(wave * scale, window), exponent, floor=1e-6) for wave in (enhanced, clean)]
     magnitudes = power(spectra[0]).add(1e-6).sqrt() - power(spectra[1]).add(1e-6).sqrt()
@@ -39,7 +31,6 @@ def waveform_losses(enhanced: list[Tensor], clean: Tensor, best_ratio: float = 1
     The term is the logarithm of an error summed over the whole item. To first order it changes by the change of a segment's
     error over the error of all: where speech is loud a wide segment gains more than where it is soft.
 
-    >>> import torch
     >>> clean = torch.randn(1, 4096)
     >>> bad = clean + torch.tensor([[0.1, 0.3]]).repeat_interleave(2048, -1)
     >>> found = waveform_losses([bad, 0.5 * bad + 0.5 * clean], clean)[0]
@@ -54,13 +45,7 @@ def waveform_losses(enhanced: list[Tensor], clean: Tensor, best_ratio: float = 1
 
 
 def teaching_losses(enhanced: list[Tensor], clean: Tensor, loss: SpeechLoss) -> Tensor:
-    """What a router is taught by: the loss [B, S, W] of each segment in each of W enhanced waves [B, samples].
-
-    >>> import torch
-    >>> clean = torch.randn(1, 4096)
-    >>> teaching_losses([0.9 * clean, 0.5 * clean], clean, SpeechLoss()).diff(dim=-1).gt(0).flatten().tolist()
-    [True, True]
-    """
+    """What a router is taught by: the loss [B, S, W] of each segment in each of W enhanced waves [B, samples]."""
     spectral = torch.stack([segment_losses(wave, clean) for wave in enhanced], -1)
     return spectral + loss.waveform * waveform_losses(enhanced, clean, loss.best_ratio)
 
@@ -68,7 +53,6 @@ def teaching_losses(enhanced: list[Tensor], clean: Tensor, loss: SpeechLoss) -> 
 def recent_mean(values: Tensor, memory: float) -> Tensor:
     """Mean [B, S, W] over this segment and those before, each weighing `memory` times as much as the next.
 
-    >>> import torch
     >>> recent_mean(torch.tensor([[[3.0], [0.0], [0.0]]]), 0.5).flatten()
     tensor([3.0000, 1.0000, 0.4286])
     """
@@ -78,14 +62,7 @@ def recent_mean(values: Tensor, memory: float) -> Tensor:
 
 
 def price_of(losses: Tensor, costs: Tensor, target: float) -> float:
-    """Price at which choosing the least of loss + price * cost spends a mean of `target`; losses [..., W], costs [W].
-
-    >>> import torch
-    >>> losses = torch.tensor([[1.0, 0.0], [0.5, 0.0]])
-    >>> price = price_of(losses, torch.tensor([0.0, 1.0]), 0.5)
-    >>> round(price, 3)  # where the second item no longer pays for its better half
-    0.5
-    """
+    """Price at which choosing the least of loss + price * cost spends a mean of `target`; losses [..., W], costs [W]."""
     low, high = 0.0, 1e4
     for _ in range(60):
         middle = (low + high) / 2

@@ -8,7 +8,7 @@ the gating module chose for an item, laid on its chunks in another order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,16 +22,18 @@ from dsn_lite.evaluation.metrics import si_sdr
 from dsn_lite.evaluation.statistics import mean_ci
 from dsn_lite.plots import maps as figures
 from dsn_lite.slimmable.separator.fixed import fixed_list, render_fixed
-from dsn_lite.slimmable.separator.mixtures import (
-    CELLS,
-    OVERLAPS,
-    TALKING,
-    activity,
-    chunk_talkers,
-)
+from dsn_lite.slimmable.separator.mixtures import CELLS, OVERLAPS, TALKING, activity, chunk_talkers
 
 if TYPE_CHECKING:
     from dsn_lite.slimmable.separator.network import Separator
+
+GROUPS = {
+    "all": CELLS,
+    **{kind: tuple(cell for cell in CELLS if cell[1] == (kind == "noisy")) for kind in ("clean", "noisy")},
+    **{f"overlap {overlap:g}": ((overlap, False), (overlap, True)) for overlap in OVERLAPS},
+    **{f"overlap {cell[0]:g} {'noisy' if cell[1] else 'clean'}": (cell,) for cell in CELLS},
+}
+"""Groups of mixtures by name, and the cells in each."""
 
 
 def improvement(talkers: np.ndarray, sources: np.ndarray, mixture: np.ndarray) -> float:
@@ -49,15 +51,10 @@ def improvement(talkers: np.ndarray, sources: np.ndarray, mixture: np.ndarray) -
 
 
 def interpolated(static: np.ndarray, costs: np.ndarray, mmacs: float) -> np.ndarray:
-    """Values [N] at a cost of `mmacs` of static widths [W, N] that cost `costs` [W], rising.
-
-    >>> interpolated(np.array([[0.0, 2.0], [4.0, 4.0]]), np.array([20.0, 40.0]), 30.0)
-    array([2., 3.])
-    """
-    at = np.clip(np.interp(mmacs, costs, np.arange(len(costs))), 0, len(costs) - 1)
-    low = min(int(at), len(costs) - 2) if len(costs) > 1 else 0
-    share = at - low
-    return (1 - share) * static[low] + share * static[min(low + 1, len(costs) - 1)]
+    """Values [N] at a cost of `mmacs` of static widths [W, N] that cost `costs` [W], rising."""
+    at = np.interp(mmacs, costs, np.arange(len(costs)))
+    low = min(int(at), len(costs) - 2)
+    return (1 - at + low) * static[low] + (at - low) * static[low + 1]
 
 
 def evaluate_separation(
@@ -67,7 +64,6 @@ def evaluate_separation(
 
     Parameters
     ----------
-    network : Separator
     folder : see :func:`dsn_lite.slimmable.separator.fixed.fixed_list`
     each : mixtures of each overlap, clean and noisy
     budgets : further operating points of the gating module
@@ -77,10 +73,10 @@ def evaluate_separation(
     -------
     dict
         Ready for JSON. ``policies`` has for each static width (``0.25``), ``learned``, ``learned-0.3`` (a budget) and
-        ``shuffled``: the cost, ``groups`` (``all``, ``clean``, ``noisy``, ``overlap 0.5``, ``overlap 0.5 noisy``, ...) with
-        the mean SI-SDR improvement and its 95 % bootstrap interval, and for chosen widths the mean paired differences to
-        the full width, to the static widths at equal MACs and to the shuffled widths; ``by_talkers`` has utilisation and
-        cost by what a chunk holds. ``per_file`` has a row for each mixture.
+        ``shuffled``: the cost, ``groups`` (see :data:`GROUPS`) with the mean SI-SDR improvement and its 95 % bootstrap
+        interval, and for chosen widths the mean paired differences to the full width, to the static widths at equal MACs
+        and to the shuffled widths; ``by_talkers`` has utilisation and cost by what a chunk holds. ``per_file`` has a row
+        for each mixture.
     """
     if each < 1:
         raise InputError(f"{each} mixtures of each kind; take at least 1")
@@ -106,8 +102,8 @@ def evaluate_separation(
         policies[name] = {
             "mmacs_per_second": round(float(np.mean([row[name]["mmacs_per_second"] for row in rows])), 4),
             "groups": {
-                label: _group([row for row in rows if belongs(row)], name, widths, costs, seed)
-                for label, belongs in _groups().items()
+                label: _group([row for row in rows if (row["overlap"], row["noisy"]) in cells], name, widths, costs, seed)
+                for label, cells in GROUPS.items()
             },
             "by_talkers": _by_talkers(chosen[name], np.array(widths), costs),
         }
@@ -122,19 +118,6 @@ def _results(network: Separator, mixture: np.ndarray, asked: dict[str, dict], rn
     found = {name: network.separate(mixture, SAMPLE_RATE, **how) for name, how in asked.items()}
     widths = found["learned"].widths
     return {**found, "shuffled": network.separate(mixture, SAMPLE_RATE, policy=widths[rng.permutation(len(widths))])}
-
-
-def _groups() -> dict[str, Callable[[dict], bool]]:
-    """Names of groups of mixtures and who belongs to each."""
-    groups: dict[str, Callable[[dict], bool]] = {"all": lambda row: True}
-    for noisy in (False, True):
-        groups["noisy" if noisy else "clean"] = lambda row, noisy=noisy: row["noisy"] == noisy
-    for overlap in OVERLAPS:
-        groups[f"overlap {overlap:g}"] = lambda row, overlap=overlap: row["overlap"] == overlap
-    for overlap, noisy in CELLS:
-        name = f"overlap {overlap:g} {'noisy' if noisy else 'clean'}"
-        groups[name] = lambda row, cell=(overlap, noisy): (row["overlap"], row["noisy"]) == cell
-    return groups
 
 
 def _group(rows: list[dict], name: str, widths: Sequence[float], costs: np.ndarray, seed: int) -> dict:
@@ -172,14 +155,12 @@ def _by_talkers(chosen: list[tuple[np.ndarray, np.ndarray]], widths: np.ndarray,
 
 
 def draw_separation(results: dict, path: str | Path) -> None:
-    """Draw SI-SDR improvement against MMAC/s, one panel for each overlap and noise.
-    """
+    """Draw SI-SDR improvement against MMAC/s, one panel for each overlap and noise."""
     from matplotlib.figure import Figure
 
-    labels = [f"overlap {overlap:g} {'noisy' if noisy else 'clean'}" for overlap, noisy in CELLS]
-    columns = len(OVERLAPS)
+    labels = list(GROUPS)[-len(CELLS) :]
     figure = Figure(figsize=(10.5, 6.4), dpi=130, layout="constrained")
-    axes = figure.subplots(len(labels) // columns, columns, sharex=True, squeeze=False)
+    axes = figure.subplots(2, len(OVERLAPS), sharex=True)
     static = [f"{width:g}" for width in results["widths"]]
     learned = [name for name in results["policies"] if name.startswith("learned")]
     kinds = (("static widths", static, "o-", "0.55"), ("chosen widths", learned, "D-", "#123a63"),
@@ -188,11 +169,12 @@ def draw_separation(results: dict, path: str | Path) -> None:
         for title, names, style, colour in kinds:
             groups = [results["policies"][name]["groups"][label] for name in names]
             groups.sort(key=lambda group: group["mmacs_per_second"])
-            values = np.array([group["improvement"] for group in groups])
-            low, high = np.array([group["improvement_ci"] for group in groups]).T
+            mmacs, values, low, high = np.array(
+                [(group["mmacs_per_second"], group["improvement"], *group["improvement_ci"]) for group in groups]
+            ).T
             panel.errorbar(
-                [group["mmacs_per_second"] for group in groups], values, yerr=[values - low, high - values], fmt=style,
-                color=colour, label=title, lw=1.4, elinewidth=0.7, capsize=2, ms=5,
+                mmacs, values, yerr=[values - low, high - values], fmt=style, color=colour, label=title, lw=1.4,
+                elinewidth=0.7, capsize=2, ms=5,
             )  # fmt: skip
         panel.set_title(label, fontsize=10)
         panel.grid(alpha=0.3)

@@ -32,14 +32,9 @@ class FixedPair:
 def fixed_list(folder: str | Path, *, each: int = 30, seed: int = 0) -> list[FixedPair]:
     """The fixed test mixtures of a folder of pairs: `each` of every overlap, clean and noisy.
 
-    The talkers are clean utterances of two different speakers; the noise of a noisy mixture is noisy minus clean of a
-    third pair, of a third speaker and with an SNR of 10 dB at most.
-
-    Parameters
-    ----------
-    folder : with ``clean/``, ``noisy/`` and ``pairs.csv`` (columns ``file``, ``speaker``, ``snr_db``)
-    each : mixtures of each of the six cells
-    seed : another seed, other mixtures
+    The folder has ``clean/``, ``noisy/`` and ``pairs.csv`` (columns ``file``, ``speaker``, ``snr_db``). The talkers are
+    clean utterances of two different speakers; the noise of a noisy mixture is noisy minus clean of a third pair, of a
+    third speaker and with an SNR of 10 dB at most.
     """
     path = Path(folder) / "pairs.csv"
     try:
@@ -71,10 +66,8 @@ def fixed_list(folder: str | Path, *, each: int = 30, seed: int = 0) -> list[Fix
 
 
 def render_fixed(folder: str | Path, pair: FixedPair) -> tuple[np.ndarray, np.ndarray]:
-    """Mixture [samples] and sources [2, samples] of a test mixture, at 16 kHz and -26 dBFS.
+    """Mixture [samples] and sources [2, samples], at 16 kHz and -26 dBFS; stretches as long as the shorter utterance."""
 
-    Both stretches are as long as the shorter utterance.
-    """
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
         return read_pair(Pair(name, Path(folder) / "clean" / name, Path(folder) / "noisy" / name))
 

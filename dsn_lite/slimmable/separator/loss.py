@@ -44,16 +44,8 @@ class Match(NamedTuple):
 
 
 def match(estimates: Tensor, sources: Tensor, mixture: Tensor) -> Match:
-    """Pair outputs with talkers.
+    """Pair outputs with talkers: estimates and sources [B, 2, samples], mixture [B, samples].
 
-    Parameters
-    ----------
-    estimates, sources : Tensor [B, 2, samples]
-    mixture : Tensor [B, samples]
-
-    Examples
-    --------
-    >>> import torch
     >>> sources = torch.randn(1, 2, 4000)
     >>> found = match(0.5 * sources.flip(1), sources, sources.sum(1))
     >>> found.order.tolist(), found.ratio.round().tolist(), found.gain.round().tolist()
@@ -78,7 +70,6 @@ def match(estimates: Tensor, sources: Tensor, mixture: Tensor) -> Match:
 def separation_loss(estimates: Tensor, sources: Tensor, mixture: Tensor) -> tuple[Tensor, Match]:
     """Negative mean SI-SDR in dB [B] of the better order, and the match.
 
-    >>> import torch
     >>> sources = torch.randn(2, 2, 4000)
     >>> loss, _ = separation_loss(sources, sources, sources.sum(1))
     >>> loss.shape, bool((loss < -29).all())
@@ -94,7 +85,6 @@ def chunk_quality(estimates: Tensor, sources: Tensor, found: Match, samples: int
 
     Estimates are taken in the order and at the gains of `found`; the ratio is held within -30 and 30 dB.
 
-    >>> import torch
     >>> sources = torch.cat([torch.randn(1, 2, 100), torch.zeros(1, 2, 100)], -1)
     >>> estimates = sources + torch.tensor([0.1, 0.0]).repeat_interleave(100)
     >>> quality, silent = chunk_quality(estimates, sources, match(estimates, sources, sources.sum(1)), 100)
@@ -116,7 +106,6 @@ def chunk_quality(estimates: Tensor, sources: Tensor, found: Match, samples: int
 def complexity_weight(quality: Tensor, silent: Tensor, pivot: float = 10.0, softness: float = 3.0) -> Tensor:
     """Weight 0..1 of the cost of each chunk; equation in the module.
 
-    >>> import torch
     >>> complexity_weight(torch.tensor([0.0, 10.0, 20.0, 0.0]), torch.tensor([False, False, False, True])).round(decimals=2)
     tensor([0.0300, 0.5000, 0.9700, 1.0000])
     """
@@ -126,7 +115,6 @@ def complexity_weight(quality: Tensor, silent: Tensor, pivot: float = 10.0, soft
 def complexity_loss(choice: Tensor, costs: Tensor, weight: Tensor) -> Tensor:
     """Mean over chunks (scalar) of weight [B, S] times the cost share [W] of the chosen width, one-hot [B, S, W].
 
-    >>> import torch
     >>> complexity_loss(torch.eye(2)[None], torch.tensor([0.25, 1.0]), torch.tensor([[1.0, 0.5]]))
     tensor(0.3750)
     """

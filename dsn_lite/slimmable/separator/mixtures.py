@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from dsn_lite.audio.spectral import HOP, SAMPLE_RATE
 from dsn_lite.data.cache import ACTIVE_DB
+from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.mixing import EQ_HZ, PEAK, active_rms, curve, fast_size, lay, lay_noise, rms
+from dsn_lite.data.mixtures import Mixtures
 from dsn_lite.data.pieces import Piece, fill, talk
 from dsn_lite.data.recipes import Layer
 from dsn_lite.errors import InputError
-
-if TYPE_CHECKING:
-    from dsn_lite.data import Corpus
 
 OVERLAPS = (1.0, 0.5, 0.25)
 """Shares of the talk on which both talk; item i has number i % 3."""
@@ -56,26 +54,7 @@ class Talker:
 
 @dataclass(frozen=True)
 class PairRecipe:
-    """One mixture of two talkers.
-
-    Attributes
-    ----------
-    corpus, split, seed, index, samples
-        What it was drawn from, and its length at 16 kHz.
-    talkers : two Talker
-    overlap : float
-        See the module.
-    noise : Layer or None
-        One noise.
-    noise_eq : tuple of float
-        Gains in dB at ``mixing.EQ_HZ``; empty for none.
-    snr_db : float
-        Level of the active frames of both talkers together over the RMS of the noise.
-    room : int
-        Row of the bank of small rooms, -1 for none. The talkers take its responses 0 and 1, the noise 2.
-    level_dbfs : float
-        RMS of the mixture (lower where its peak would pass 0.99).
-    """
+    """One mixture of two talkers, what it was drawn from, and its length at 16 kHz."""
 
     corpus: str
     split: str
@@ -86,14 +65,17 @@ class PairRecipe:
     overlap: float
     noise: Layer | None
     noise_eq: tuple[float, ...]
+    """Gains in dB at ``mixing.EQ_HZ``; empty for none."""
     snr_db: float
+    """Level of the active frames of both talkers together over the RMS of the noise."""
     room: int
+    """Row of the bank of small rooms, -1 for none. The talkers take its responses 0 and 1, the noise 2."""
     level_dbfs: float
+    """RMS of the mixture (lower where its peak would pass 0.99)."""
 
 
 def pair_recipe(corpus: Corpus, seed: int, index: int, seconds: float, split: str = "train") -> PairRecipe:
-    """Draw the mixture of two talkers with that index.
-    """
+    """Draw the mixture of two talkers with that index."""
     if seconds < 1:
         raise InputError(f"mixtures of {seconds} s: too short for two talkers; take at least 1 s")
     digest = hashlib.sha256(f"two talkers|{corpus.hash}|{split}|{seed}|{index}|{float(seconds)!r}".encode()).digest()
@@ -161,13 +143,9 @@ def _noise(corpus: Corpus, split: str, n: int, rng: np.random.Generator) -> Laye
 
 
 def render_pair(corpus: Corpus, recipe: PairRecipe) -> tuple[np.ndarray, np.ndarray]:
-    """Make the mixture of a recipe.
+    """Mixture [samples] and sources [2, samples] of a recipe, float32.
 
-    Returns
-    -------
-    mixture : float32 [samples]
-    sources : float32 [2, samples]
-        Each talker as it sounds in the room, at the level it has in the mixture; what is left of the mixture is noise.
+    A source is a talker as it sounds in the room, at the level it has in the mixture; what is left of the mixture is noise.
     """
     n = recipe.samples
     responses = corpus.bank.responses[recipe.room] if recipe.room >= 0 else None
@@ -202,12 +180,7 @@ def render_pair(corpus: Corpus, recipe: PairRecipe) -> tuple[np.ndarray, np.ndar
 def mix(
     sources: np.ndarray, noise: np.ndarray | None, snr_db: float, level_dbfs: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mixture [samples] and sources [2, samples] at one common gain; see :class:`PairRecipe` for the levels.
-
-    >>> mixture, sources = mix(np.eye(2, 400, dtype=np.float32), None, 0.0, -30.0)
-    >>> bool(np.allclose(mixture, sources.sum(0))), round(float(20 * np.log10(rms(mixture))))
-    (True, -30)
-    """
+    """Mixture [samples] and sources [2, samples] at one common gain; see :class:`PairRecipe` for the levels."""
     mixture = sources.sum(0)
     if noise is not None:
         mixture = mixture + noise * (active_rms(mixture) * 10 ** (-snr_db / 20) / max(rms(noise), 1e-6))
@@ -243,30 +216,12 @@ def chunk_talkers(active: np.ndarray, chunks: int, length: int) -> np.ndarray:
     return (padded.reshape(*active.shape[:-1], chunks, length).mean(-1) > 0.25).sum(-2)
 
 
-class PairMixtures(torch.utils.data.Dataset):
-    """Mixtures of two talkers by index, counted up as in :class:`dsn_lite.data.mixtures.Mixtures`.
+class PairMixtures(Mixtures):
+    """Mixtures of two talkers by index, as :class:`dsn_lite.data.mixtures.Mixtures` has those of one.
 
     An item has ``mixture`` float32 [samples], ``sources`` float32 [2, samples], ``activity`` bool [2, frames], ``overlap``
     float, ``noisy`` bool and ``index`` int.
-
-    Parameters
-    ----------
-    corpus : Corpus
-    split : {"train", "valid"}
-    seconds : float
-        Length of each mixture.
-    seed : int
-        Another seed, other mixtures.
-    size : int, optional
-        Number of items; without it 2**31, as good as endless.
     """
-
-    def __init__(self, corpus: Corpus, split: str, seconds: float, seed: int, size: int | None = None) -> None:
-        self.corpus, self.split, self.seconds, self.seed = corpus, split, seconds, seed
-        self.size = 2**31 if size is None else size
-
-    def __len__(self) -> int:
-        return self.size
 
     def __getitem__(self, i: int) -> dict:
         if not 0 <= i < self.size:

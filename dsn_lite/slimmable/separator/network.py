@@ -25,11 +25,10 @@ from dsn_lite.audio.checks import as_channels, as_output, as_rate
 from dsn_lite.audio.resampling import fit, resample
 from dsn_lite.audio.spectral import BINS, SAMPLE_RATE, compress, frame_count, istft, power, stft
 from dsn_lite.errors import InputError
-from dsn_lite.network.macs import LayerMacs
 from dsn_lite.slimmable import choice as choosing
-from dsn_lite.slimmable.cost import WidthCount, rows
+from dsn_lite.slimmable.cost import WidthCount, rows, whole
 from dsn_lite.slimmable.layers import SlimNorm
-from dsn_lite.slimmable.separator.parts import Block, Gating, SeparatorConfig, parameters
+from dsn_lite.slimmable.separator.parts import Block, Gating, SeparatorConfig
 
 TALKERS = 2
 
@@ -69,13 +68,6 @@ class Separator(nn.Module):
     A chunk holds ``config.chunk`` frames of 16 ms; S = ceil(T / chunk) chunks for T frames. Which talker comes out first is
     not known beforehand.
 
-    Parameters
-    ----------
-    config : SeparatorConfig
-
-    Examples
-    --------
-    >>> import torch
     >>> network = Separator(SeparatorConfig(channels=16, hidden=16, across=8, blocks=1)).eval()
     >>> output = network(torch.randn(3, 16000), [0.25, None])
     >>> output.waves[0].shape, output.choices[1].shape
@@ -97,8 +89,7 @@ class Separator(nn.Module):
         self.masks = nn.Linear(config.channels, TALKERS * BINS)
         self.gating = Gating(config)
         counted = self.count()
-        costs = torch.tensor(counted.width_mmacs / counted.open, dtype=torch.float32)
-        self.register_buffer("costs", costs, persistent=False)
+        self.register_buffer("costs", torch.tensor(counted.width_mmacs / counted.open).float(), persistent=False)
         self.costs: Tensor
         """MACs of each width / MACs of the full width, all layers, [W]."""
 
@@ -120,16 +111,10 @@ class Separator(nn.Module):
         self, wave: Tensor, choices: Sequence[float | Tensor | None] = (None,), *, shift: float = 0.0,
         noise: Tensor | None = None,
     ) -> Output:  # fmt: skip
-        """Separate a batch, once for each choice of widths; the input is looked at once for all.
+        """Separate waves [B, samples] at 16 kHz, once for each choice of widths; the input is looked at once for all.
 
-        Parameters
-        ----------
-        wave : Tensor [B, samples]
-            At 16 kHz.
-        choices : for each pass a width for all chunks, one-hot widths [B, S, W], or None: the gating module chooses,
-            sampled in training and deterministic in evaluation.
-        shift : moves the chosen widths; see :meth:`budget_shift`.
-        noise : Tensor [B, S, W], Gumbel noise for sampled widths; None draws it.
+        A choice is a width for all chunks, one-hot widths [B, S, W], or None: the gating module chooses, moved by `shift`
+        (see :meth:`budget_shift`), and in training sampled with the Gumbel `noise` [B, S, W]; None draws it.
         """
         spectrum = stft(wave)
         level = wave.square().mean(-1).add(1e-10).sqrt()[:, None, None]
@@ -179,10 +164,6 @@ class Separator(nn.Module):
         budget : wanted activation 0..1 of the learned widths, None as trained; see :meth:`budget_shift`.
         policy : "learned", "open" (full width), "closed" (narrowest), one width, or the width of each chunk [S]
 
-        Returns
-        -------
-        Separated
-
         Examples
         --------
         >>> network = Separator(SeparatorConfig(channels=16, hidden=16, across=8, blocks=1)).eval()
@@ -195,35 +176,29 @@ class Separator(nn.Module):
         if not channels.size:
             raise InputError("the signal has no samples")
         low = resample(channels.mean(0), sample_rate, SAMPLE_RATE)
-        count = self.chunks(len(low))
-        given, shift = self._asked(policy, count, budget)
+        given, shift = self._asked(policy, self.chunks(len(low)), budget)
         with torch.no_grad():
             mixture = torch.from_numpy(low).to(self.read.weight)
-            one_hot = None if given is None else functional.one_hot(given, len(self.config.widths))[None].to(mixture)
-            output = self(mixture[None], [one_hot], shift=shift)
-            waves = (output.waves[0][0] * _levels(output.waves[0][0], mixture)[:, None]).float().cpu().numpy()
-            picked = output.choices[0][0].argmax(-1).cpu()
+            output = self(mixture[None], [given], shift=shift)
+            talkers = output.waves[0][0]
+            waves = (talkers * _levels(talkers, mixture)[:, None]).float().cpu().numpy()
+            picked = output.choices[0][0].argmax(-1).cpu().numpy()
         as_output(waves, self.name)
         back = np.stack([fit(resample(talker, SAMPLE_RATE, sample_rate), channels.shape[1]) for talker in waves])
-        frames = picked.repeat_interleave(self.config.chunk)[: frame_count(len(low))]
-        counted = self.count()
-        gates = choosing.thermometer(functional.one_hot(frames, len(self.config.widths)).float())
-        spent = counted.of_frames(gates.numpy())
-        widths = np.array(self.config.widths)
-        span = counted.open - counted.closed
+        counted, widths = self.count(), np.array(self.config.widths)
+        frames = picked.repeat(self.config.chunk)[: frame_count(len(low))]
+        spent = counted.width_mmacs[frames]
         return Separated(
             waves=torch.from_numpy(back) if isinstance(wave, Tensor) else back,
-            widths=widths[picked.numpy()],
+            widths=widths[picked],
             frame_mmacs=spent,
             mmacs_per_second=float(spent.mean()),
-            utilisation=float(widths[frames.numpy()].mean()),
-            activation=min(max(float((spent.mean() - counted.closed) / span), 0.0), 1.0) if span else 1.0,
+            utilisation=float(widths[frames].mean()),
+            activation=min(max(float((spent.mean() - counted.closed) / (counted.open - counted.closed)), 0.0), 1.0),
         )
 
-    def _asked(
-        self, policy: str | float | np.ndarray, count: int, budget: float | None
-    ) -> tuple[Tensor | None, float]:
-        """Number of the width of each chunk [S], None where the gating module chooses, and its shift."""
+    def _asked(self, policy: str | float | np.ndarray, count: int, budget: float | None) -> tuple[Tensor | None, float]:
+        """One-hot widths [1, S, W], None where the gating module chooses, and its shift."""
         widths = self.config.widths
         if isinstance(policy, str) and policy == "learned":
             return None, self.budget_shift(budget)
@@ -234,13 +209,13 @@ class Separator(nn.Module):
                 raise InputError(f"no policy {policy!r}; choose learned, open, closed or a width")
             policy = widths[-1 if policy == "open" else 0]
         given = np.asarray(policy, dtype=float)
-        if given.ndim == 0:
-            given = np.full(count, given)
+        given = np.full(count, given) if given.ndim == 0 else given
         if given.shape != (count,):
             raise InputError(f"widths of shape {given.shape}; this signal has {count} chunks of {self.config.chunk} frames")
         for width in np.unique(given):
             self.check_width(float(width))
-        return torch.from_numpy(np.searchsorted(widths, given)), 0.0
+        one_hot = torch.from_numpy(given[None, :, None] == np.array(widths))
+        return one_hot.to(self.read.weight), 0.0
 
     def budget_shift(self, budget: float | None) -> float:
         """Shift of the logits for a wanted activation `budget` in 0..1; None is the trained operating point.
@@ -266,17 +241,16 @@ class Separator(nn.Module):
         >>> bool(60 < counted.open < 120), bool(counted.closed < 0.4 * counted.open)
         (True, True)
         """
-        config, layers = self.config, []
-        layers.append(LayerMacs("encoder", BINS * config.channels, 0, None, parameters(self.read)))
+        config, channels = self.config, self.config.channels
+        layers = [whole("encoder", BINS * channels, self.read)]
         for i, block in enumerate(self.blocks, start=1):
             slimmed = [block.get_submodule(name) for name in ("inside", "out")]
-            layers += rows(f"inside {i}", lambda u, b=block: b.inside_macs(u), config.widths, modules=slimmed)
-            across = block.across.macs() + config.channels * 2 * config.across
-            layers.append(LayerMacs(f"across {i}", across, 0, None, parameters(block.across, block.across_out)))
-            small = parameters(block.blend, block.inside_norm, block.across_norm)
-            layers.append(LayerMacs(f"blend {i}", config.channels * config.reach, 0, None, small))
-        layers.append(LayerMacs("masks", config.channels * TALKERS * BINS, 0, None, parameters(self.masks, self.norm)))
-        layers.append(LayerMacs("policy", self.gating.macs(), 0, None, parameters(self.gating)))
+            layers += rows(f"inside {i}", block.inside_macs, config.widths, modules=slimmed)
+            across = block.across.macs() + channels * 2 * config.across
+            layers.append(whole(f"across {i}", across, block.across, block.across_out))
+            layers.append(whole(f"blend {i}", channels * config.reach, block.blend, block.inside_norm, block.across_norm))
+        layers.append(whole("masks", channels * TALKERS * BINS, self.masks, self.norm))
+        layers.append(whole("policy", self.gating.macs(), self.gating))
         return WidthCount(tuple(layers), tuple(self.gate_names), config.widths)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from dsn_lite.errors import InputError
 from dsn_lite.settings import Count, Positive, build, check, plain
+from dsn_lite.slimmable.choice import check_widths
 from dsn_lite.slimmable.layers import SlimGRU, SlimLinear, SlimNorm
 
 AT_ONCE = 2048
@@ -43,9 +44,7 @@ class SeparatorConfig:
 
     def __post_init__(self):
         check(self)
-        widths = self.widths
-        if not widths or list(widths) != sorted(set(widths)) or widths[-1] != 1:
-            raise InputError(f"widths: {list(widths)} does not fit; they must rise within (0, 1] and end at 1")
+        check_widths(self.widths)
         if self.reach % 2 == 0:
             raise InputError(f"reach: {self.reach} does not fit; it must be odd, as many frames before as after")
 
@@ -83,7 +82,7 @@ class Block(nn.Module):
         flat = x.flatten(1, 2)
         x = (flat + self.blend(flat.transpose(1, 2)).transpose(1, 2)).view_as(x)
         x = x + self._inside(self.inside_norm(x), choice)
-        # Across: the frames of one place in all chunks are one sequence.
+        # The frames of one place in all chunks are one sequence.
         y = self.across_norm(x).transpose(1, 2)
         y = self.across_out(self.across(y.flatten(0, 1))[0]).view_as(y)
         return x + y.transpose(1, 2)
@@ -114,7 +113,6 @@ class Block(nn.Module):
 class SlimDirections(nn.Module):
     """Projection of both directions of a slimmable GRU [..., 2 * active] to full width [..., C].
 
-    >>> import torch
     >>> layer = SlimDirections(8, 5)
     >>> layer(torch.randn(3, 4), 0.25).shape, layer.macs(0.25)
     (torch.Size([3, 5]), 20)
@@ -136,7 +134,7 @@ class SlimDirections(nn.Module):
 
 
 class Gating(nn.Module):
-    """Logits of the widths of each chunk, from local features and a look at the chunks around.
+    """Logits of the widths of each chunk.
 
     Frames are mapped to a few channels and blended with their neighbours; mean and maximum over the chunk go through a
     small GRU along the chunks, in both directions.
@@ -165,8 +163,3 @@ class Gating(nn.Module):
         a_frame = config.channels * narrow + narrow * narrow * config.reach
         a_chunk = 2 * 3 * hidden * (2 * narrow + hidden) + 2 * hidden * len(config.widths)
         return a_frame + math.ceil(a_chunk / config.chunk)
-
-
-def parameters(*modules: nn.Module) -> int:
-    """How many parameters modules have."""
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
