@@ -40,21 +40,11 @@ _POLYNOMIALS = {
 
 
 def score(waves: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """DNSMOS P.835 of clips at 16 kHz, equal to ``speechmos.dnsmos.run``.
+    """DNSMOS P.835 of clips at 16 kHz: ``sig``, ``bak``, ``ovrl``, each float64 [N], MOS from about 1 to 5.
 
-    Parameters
-    ----------
-    waves
-        [N, samples], one wave [samples], or a list of N waves [samples] of any lengths, full scale = 1.
-        Samples beyond full scale are clipped, as a sound card would (the package refuses them).
+    `waves` are [N, samples], one wave [samples], or N waves [samples] of any lengths, full scale = 1. The scores are those
+    of ``speechmos.dnsmos.run``; what is beyond full scale is clipped, as a sound card would (the package refuses it).
 
-    Returns
-    -------
-    dict
-        ``sig``, ``bak``, ``ovrl``, each float64 [N], MOS from about 1 to 5.
-
-    Examples
-    --------
     >>> noise = 0.1 * np.random.default_rng(0).standard_normal(5 * 16000)
     >>> score(noise)["ovrl"].round(1)
     array([1.1])
@@ -66,24 +56,15 @@ def score(waves: np.ndarray | Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def ovrl_label(wave: np.ndarray) -> float:
-    """OVRL of a training mixture, the label of metric guidance: level-normalised, 4 s or more.
+    """OVRL of a training mixture [samples] at 16 kHz, about 1 to 4.5: the label of metric guidance.
 
-    Parameters
-    ----------
-    wave
-        [samples] at 16 kHz.
-
-    Returns
-    -------
-    float
-        OVRL, about 1 to 4.5. Only the first window of 9.01 s is rated: a clip shorter than that is whole in it.
+    The level is normalised; 4 s or more are needed. Only the first window of 9.01 s is rated: a clip shorter than that is
+    whole in it.
     """
     wave = np.asarray(wave)
-    if wave.shape[-1] < LABEL_SECONDS * SAMPLE_RATE:
-        raise InputError(
-            f"an OVRL label of {wave.shape[-1] / SAMPLE_RATE:.2f} s of sound says little; "
-            f"give {LABEL_SECONDS:g} s or more"
-        )
+    seconds = wave.shape[-1] / SAMPLE_RATE
+    if seconds < LABEL_SECONDS:
+        raise InputError(f"an OVRL label of {seconds:.2f} s of sound says little; give {LABEL_SECONDS:g} s or more")
     wave = _checked(wave)
     if not np.any(wave):
         raise InputError("an OVRL label of digital silence says nothing; leave the clip out")
@@ -105,22 +86,16 @@ def to_level(wave: np.ndarray, *, dbfs: float = LABEL_DBFS) -> np.ndarray:
 def _score_one(wave: np.ndarray) -> dict[str, float]:
     wave = _checked(wave)
     audio = _repeated(np.clip(wave, -1, 1))
-    # The package's arithmetic: whole seconds minus 9.01, cut to an integer, plus one.
-    windows = int(len(audio) // SAMPLE_RATE - 9.01) + 1
+    count = int(len(audio) // SAMPLE_RATE - 9.01) + 1  # the package's arithmetic
+    starts = [start for start in range(0, count * HOP_SAMPLES, HOP_SAMPLES) if start + WINDOW_SAMPLES <= len(audio)]
     rated: dict[int, list[float]] = {}
     rows = []
-    for index in range(windows):
-        start = index * HOP_SAMPLES
-        segment = audio[start : start + WINDOW_SAMPLES]
-        if len(segment) < WINDOW_SAMPLES:
-            continue
+    for start in starts:
         # A repeated clip of a whole number of seconds shows the same samples again: rate them once.
         phase = start % len(wave)
         if phase not in rated:
-            raw = _raw(segment)
-            rated[phase] = [
-                float(np.polyval(fit, value)) for fit, value in zip(_POLYNOMIALS.values(), raw, strict=True)
-            ]
+            fits = zip(_POLYNOMIALS.values(), _raw(audio[start : start + WINDOW_SAMPLES]), strict=True)
+            rated[phase] = [float(np.polyval(fit, value)) for fit, value in fits]
         rows.append(rated[phase])
     return dict(zip(_POLYNOMIALS, np.mean(rows, axis=0).tolist(), strict=True))
 
@@ -128,9 +103,7 @@ def _score_one(wave: np.ndarray) -> dict[str, float]:
 def _checked(wave: np.ndarray) -> np.ndarray:
     wave = np.asarray(wave, dtype=np.float32)
     if wave.ndim != 1 or wave.size == 0:
-        raise InputError(
-            f"DNSMOS rates one channel of samples, not an array of shape {wave.shape}; pass [samples]"
-        )
+        raise InputError(f"DNSMOS rates one channel of samples, not an array of shape {wave.shape}; pass [samples]")
     if not np.isfinite(wave).all():
         raise InputError("DNSMOS cannot rate NaN or infinite samples; repair the file or leave it out")
     return wave

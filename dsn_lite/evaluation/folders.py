@@ -25,71 +25,55 @@ class Pair:
 
 
 def pairs(folder: str | Path) -> tuple[list[Pair], list[str]]:
-    """Find the pairs of a folder.
+    """The pairs of a folder by name, and a line for each file that has no partner or is wrongly listed.
 
     Parameters
     ----------
     folder
         Holds ``clean/`` and ``noisy/`` with wav or flac files of the same names, and perhaps ``pairs.csv`` with the
         columns ``file`` and ``snr_db``.
-
-    Returns
-    -------
-    tuple
-        The pairs in the order of their names, and a line for each file that has no partner or is wrongly listed.
     """
     folder = Path(folder)
-    names = {}
-    for kind in ("clean", "noisy"):
-        if not (folder / kind).is_dir():
-            raise InputError(
-                f"{folder}: has no folder {kind}/; put clean/ and noisy/ files of the same names into it"
-            )
-        names[kind] = {
-            path.name
-            for path in (folder / kind).iterdir()
-            if path.suffix.lower() in (".wav", ".flac") and not path.name.startswith(".")
-        }
+    names = {kind: _sounds(folder, kind) for kind in ("clean", "noisy")}
     snr, errors = _listed_snr(folder / "pairs.csv")
-    both = sorted(names["clean"] & names["noisy"])
+    both, known = names["clean"] & names["noisy"], names["clean"] | names["noisy"]
     if not both:
-        raise InputError(
-            f"{folder}: holds no pair; give wav or flac files the same names in clean/ and noisy/"
-        )
+        raise InputError(f"{folder}: holds no pair; give wav or flac files the same names in clean/ and noisy/")
     for kind, other in (("clean", "noisy"), ("noisy", "clean")):
-        errors += [
-            f"{kind}/{name}: has no partner {other}/{name}; add it or remove the file"
-            for name in sorted(names[kind] - names[other])
-        ]
-    known = names["clean"] | names["noisy"]
-    errors += [
-        f"pairs.csv: lists {name}, which is not there; add it or remove the row"
-        for name in snr
-        if name not in known
-    ]
-    found = [Pair(name, folder / "clean" / name, folder / "noisy" / name, snr.get(name)) for name in both]
+        alone = sorted(names[kind] - names[other])
+        errors += [f"{kind}/{name}: has no partner {other}/{name}; add it or remove the file" for name in alone]
+    missing = (name for name in snr if name not in known)
+    errors += [f"pairs.csv: lists {name}, which is not there; add it or remove the row" for name in missing]
+    found = [Pair(name, folder / "clean" / name, folder / "noisy" / name, snr.get(name)) for name in sorted(both)]
     return found, errors
 
 
+def _sounds(folder: Path, kind: str) -> set[str]:
+    """Names of the sound files in `folder/kind`."""
+    if not (folder / kind).is_dir():
+        raise InputError(f"{folder}: has no folder {kind}/; put clean/ and noisy/ files of the same names into it")
+    files = (path for path in (folder / kind).iterdir() if not path.name.startswith("."))
+    return {path.name for path in files if path.suffix.lower() in (".wav", ".flac")}
+
+
 def _listed_snr(path: Path) -> tuple[dict[str, float | None], list[str]]:
+    """SNR in dB by file, None where it is no number, and a line for each of those."""
     if not path.exists():
         return {}, []
-    listed, errors = {}, []
+    listed: dict[str, float | None] = {}
+    errors = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = DictReader(file)
             if not {"file", "snr_db"} <= set(reader.fieldnames or ()):
                 raise InputError(f"{path}: lacks the columns file and snr_db; name them in its first line")
             for row in reader:
-                value = None
+                name, text, value = row["file"], row["snr_db"], np.nan
                 with suppress(ValueError, TypeError):
-                    value = float(row["snr_db"])
-                if value is None or not np.isfinite(value):
-                    errors.append(
-                        f"pairs.csv: the SNR {row['snr_db']!r} of {row['file']} is no number; write it in dB"
-                    )
-                    value = None
-                listed[row["file"]] = value
+                    value = float(text)
+                listed[name] = value if np.isfinite(value) else None
+                if listed[name] is None:
+                    errors.append(f"pairs.csv: the SNR {text!r} of {name} is no number; write it in dB")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     return listed, errors
@@ -103,7 +87,6 @@ def read_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         waves.append(audio.to_mono(audio.resample(sound.wave, sound.sample_rate, SAMPLE_RATE)))
     clean, noisy = waves
     if len(clean) != len(noisy):
-        raise InputError(
-            f"{pair.name}: clean has {len(clean)} samples at 16 kHz, noisy {len(noisy)}; cut them to the same length"
-        )
+        lengths = f"clean has {len(clean)} samples at 16 kHz, noisy {len(noisy)}"
+        raise InputError(f"{pair.name}: {lengths}; cut them to the same length")
     return clean, noisy

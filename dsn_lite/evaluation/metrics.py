@@ -21,23 +21,12 @@ SI_SDR_LIMIT = 100.0
 
 
 def pesq_wb(clean: np.ndarray, processed: np.ndarray) -> float:
-    """Wide-band PESQ (ITU-T P.862.2), MOS-LQO from 1.04 to 4.64.
+    """Wide-band PESQ (ITU-T P.862.2) of waves [samples] at 16 kHz, MOS-LQO from 1.04 to 4.64.
 
     Longer files are scored in equal pieces of at most 15 s and averaged: PESQ is meant for 8 to 12 s, and its reference
-    code writes past its tables when it finds more than 50 utterances.
+    code writes past its tables when it finds more than 50 utterances. NaN where no utterance is found (silence) or the
+    signal is shorter than a quarter of a second.
 
-    Parameters
-    ----------
-    clean, processed
-        [samples] at 16 kHz.
-
-    Returns
-    -------
-    float
-        NaN where no utterance is found (silence) or the signal is shorter than a quarter of a second.
-
-    Examples
-    --------
     >>> pesq_wb(np.zeros(16000), np.zeros(16000))
     nan
     """
@@ -56,22 +45,11 @@ def pesq_wb(clean: np.ndarray, processed: np.ndarray) -> float:
 
 
 def stoi(clean: np.ndarray, processed: np.ndarray, *, extended: bool = False) -> float:
-    """Short-time objective intelligibility, at most 1 (Taal et al. 2011); ``extended``: ESTOI (Jensen and Taal 2016).
+    """Short-time objective intelligibility of waves [samples] at 16 kHz, at most 1 (Taal et al. 2011).
 
-    Files longer than 60 s are scored in equal pieces and averaged, to bound the memory.
+    ``extended`` is ESTOI (Jensen and Taal 2016). Files longer than 60 s are scored in equal pieces and averaged, to bound
+    the memory. NaN where less than 0.4 s of the clean signal is active.
 
-    Parameters
-    ----------
-    clean, processed
-        [samples] at 16 kHz.
-
-    Returns
-    -------
-    float
-        NaN where less than 0.4 s of the clean signal is active.
-
-    Examples
-    --------
     >>> noise = np.random.default_rng(0).standard_normal(16000)
     >>> round(stoi(noise, noise), 3), round(stoi(noise, noise, extended=True), 3)
     (1.0, 1.0)
@@ -99,23 +77,12 @@ def stoi(clean: np.ndarray, processed: np.ndarray, *, extended: bool = False) ->
 
 
 def si_sdr(clean: np.ndarray, processed: np.ndarray) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), means removed first.
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019) of waves [samples] of any rate.
 
     With both signals of zero mean, ``target = <processed, clean> / <clean, clean> * clean`` and the ratio is
-    ``|target|^2 / |processed - target|^2``. It is held within -100 and 100 dB, so that means stay finite.
+    ``|target|^2 / |processed - target|^2``. It is held within -100 and 100 dB, so that means stay finite: 100 for a scaled
+    copy, -100 for a processed signal that is silent or orthogonal; NaN for a silent clean signal.
 
-    Parameters
-    ----------
-    clean, processed
-        [samples], any rate.
-
-    Returns
-    -------
-    float
-        100 for a scaled copy, -100 for a processed signal that is silent or orthogonal; NaN for a silent clean signal.
-
-    Examples
-    --------
     >>> clean, noise = np.array([1.0, -1, 1, -1]), np.array([1.0, 1, -1, -1])
     >>> round(si_sdr(clean, 3 * (clean + 0.1 * noise)), 3), si_sdr(clean, 0.5 * clean), si_sdr(clean, 0 * clean)
     (20.0, 100.0, -100.0)
@@ -164,9 +131,7 @@ def _checked(clean: np.ndarray, processed: np.ndarray) -> tuple[np.ndarray, np.n
 def _in_pieces(metric, clean: np.ndarray, processed: np.ndarray, seconds: float) -> float:
     """Mean of ``metric`` over equal pieces of at most ``seconds``; pieces without a value do not count."""
     pieces = -(-len(clean) // int(seconds * SAMPLE_RATE))
-    values = [
-        metric(a, b)
-        for a, b in zip(np.array_split(clean, pieces), np.array_split(processed, pieces), strict=True)
-    ]
-    values = [value for value in values if not np.isnan(value)]
-    return float(np.mean(values)) if values else np.nan
+    pairs = zip(np.array_split(clean, pieces), np.array_split(processed, pieces), strict=True)
+    values = np.array([metric(*pair) for pair in pairs])
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else np.nan

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,15 +19,8 @@ from dsn_lite.audio.files import replacing
 
 
 def provenance(packages: Sequence[str] = ()) -> dict:
-    """What every file under ``results/`` states.
+    """What every file under ``results/`` states; ``versions`` are of Python, this package and `packages`.
 
-    Returns
-    -------
-    dict
-        ``command``, ``commit``, ``date``, ``machine`` and ``versions`` (of Python, this package and ``packages``).
-
-    Examples
-    --------
     >>> sorted(provenance())
     ['command', 'commit', 'date', 'machine', 'versions']
     """
@@ -58,9 +53,7 @@ def commit() -> str | None:
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).resolve().parent.parent  # the package
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
 
     try:
         # A package installed below somebody else's checkout is not part of it.
@@ -73,19 +66,14 @@ def commit() -> str | None:
 
 def processor() -> str:
     """Model of the processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    name = ""
     if sys.platform == "darwin":
-        answer = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
-        )
-        if answer.stdout.strip():
-            return answer.stdout.strip()
-    return platform.processor() or platform.machine()
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        name = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    with suppress(OSError):
+        named = re.search(r"^model name\s*: *(.*\S)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        name = named[1] if named else name
+    return name or platform.processor() or platform.machine()
 
 
 def json_text(values: Any, indent: int = 0) -> str:
@@ -101,16 +89,14 @@ def json_text(values: Any, indent: int = 0) -> str:
     }
     """
     short = json.dumps(values, allow_nan=False)
-    if len(short) + indent <= 110 or not isinstance(values, (dict, list, tuple)) or not values:
+    if len(short) + indent <= 110 or not isinstance(values, (dict, list, tuple)):
         return short
     if isinstance(values, dict):
         items = [f"{json.dumps(str(key))}: {json_text(value, indent + 1)}" for key, value in values.items()]
-        opening, closing = "{", "}"
     else:
         items = [json.dumps(value, allow_nan=False) for value in values]
-        opening, closing = "[", "]"
     margin = "\n" + " " * (indent + 1)
-    return opening + margin + f",{margin}".join(items) + "\n" + " " * indent + closing
+    return short[0] + margin + f",{margin}".join(items) + "\n" + " " * indent + short[-1]
 
 
 def write_json(path: str | os.PathLike, values: Any) -> None:
@@ -138,10 +124,8 @@ def versions(packages: Sequence[str]) -> dict[str, str | None]:
     {'no-such-package': None}
     """
 
-    def version(package: str) -> str | None:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-
-    return {package: version(package) for package in packages}
+    found: dict[str, str | None] = dict.fromkeys(packages)
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

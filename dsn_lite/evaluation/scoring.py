@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,27 +47,25 @@ class Identity:
 
 @dataclass
 class _Decided:
-    """What a model did on one file, without the wave: row of the table, sums for the statistics of the gates."""
+    """What a model did on one file, without the wave."""
 
     row: dict
+    """Of the table."""
     frames: int
     rates: np.ndarray
-    digest: str = ""
-    gates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    """Share of the frames on which each gate was open, [K]."""
+    switches: np.ndarray
+    """A second, [K]."""
+    gates: np.ndarray | None
     """[T, K]; kept where they were asked for."""
-    switches: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    digest: str = ""
+    """Of the name, the files and the SNR."""
 
 
 def evaluate(
-    model,
-    folder: str | Path,
-    *,
-    policy: str = "learned",
-    budget: float | None = None,
-    width: float | None = None,
-    jobs: int | None = None,
-    seed: int = 0,
-) -> dict:
+    model, folder: str | Path, *, policy: str = "learned", budget: float | None = None, width: float | None = None,
+    jobs: int | None = None, seed: int = 0,
+) -> dict:  # fmt: skip
     """Score a model on every pair of a folder, at 16 kHz, on the mean of the channels, DNSMOS without levelling.
 
     The result depends on the files, the model, policy, budget, width and seed, not on `jobs` or the order of the files.
@@ -120,9 +118,7 @@ def evaluate(
     }
 
 
-def _score_all(
-    model, found: list[Pair], plan: Plan, jobs: int, seed: int
-) -> tuple[list[_Decided], dict, list[str]]:
+def _score_all(model, found: list[Pair], plan: Plan, jobs: int, seed: int) -> tuple[list[_Decided], dict, list[str]]:
     """Results by name, what to say about the policy, and a line for each file that failed."""
     workers, detail, errors = Workers(model, jobs), {}, []
     plans = dict.fromkeys([pair.name for pair in found], plan)
@@ -199,9 +195,8 @@ def score(clean: np.ndarray, wave: np.ndarray) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else round(float(value), 6) for name, value in values.items()}
 
 
-def _enhance(
-    pair: Pair, model, plan: Plan, noisy: np.ndarray, *, keep: bool = False
-) -> tuple[np.ndarray, _Decided]:
+def _enhance(pair: Pair, model, plan: Plan, noisy: np.ndarray, *, keep: bool = False) -> tuple[np.ndarray, _Decided]:
+    """The enhanced wave [samples] of one file, and the rest."""
     policy = plan.gates(pair.name, noisy, len(model.gate_names))
     result = model.enhance(noisy, SAMPLE_RATE, budget=plan.budget, policy=policy)
     gates = np.asarray(result.gates, dtype=float)
@@ -214,10 +209,8 @@ def _enhance(
     if _widths(model):
         row["utilisation"] = round(float(model.utilisation(gates).mean()), 6)
     switches = np.abs(np.diff(gates, axis=0)).sum(axis=0) * SAMPLE_RATE / max(len(noisy), 1)
-    decided = _Decided(row, frames, gates.sum(axis=0) / frames, switches=switches)
-    if keep:
-        decided.gates = gates.astype(np.uint8)
-    return np.asarray(result.wave), decided
+    kept = gates.astype(np.uint8) if keep else None
+    return np.asarray(result.wave), _Decided(row, frames, gates.sum(axis=0) / frames, switches, kept)
 
 
 def _cached_scores(clean: np.ndarray, noisy: np.ndarray, digest: str) -> dict:
@@ -229,9 +222,6 @@ def _cached_scores(clean: np.ndarray, noisy: np.ndarray, digest: str) -> dict:
         if set(scores) == set(METRICS):
             return scores
     scores = score(clean, noisy)
-    with (
-        suppress(InputError),
-        audio.replacing(path) as temporary,
-    ):  # a cache that cannot be written is no cache
+    with suppress(InputError), audio.replacing(path) as temporary:  # a cache that cannot be written is no cache
         temporary.write_text(json.dumps(scores))
     return scores

@@ -10,11 +10,8 @@ import numpy as np
 from dsn_lite.errors import InputError
 
 METRICS = ("pesq", "stoi", "estoi", "si_sdr", "sig", "bak", "ovrl")
-
 COSTS = ("mmacs_per_second", "activation")
-
 BOOTSTRAP = 2000
-
 SNR_GROUPS = 12
 
 
@@ -29,31 +26,16 @@ def mean_ci(values: Iterable[float | None], *, seed: int = 0) -> tuple[float | N
     if not known.size:
         return None, None, len(given)
     picks = np.random.default_rng(seed).integers(0, known.size, (BOOTSTRAP, known.size))
-    low, high = np.percentile(known[picks].mean(axis=1), (2.5, 97.5))
-    return (
-        round(float(known.mean()), 6),
-        [round(float(low), 6), round(float(high), 6)],
-        len(given) - known.size,
-    )
+    interval = np.percentile(known[picks].mean(axis=1), (2.5, 97.5))
+    return round(float(known.mean()), 6), [round(float(end), 6) for end in interval], len(given) - known.size
 
 
 def paired_difference(rows_a: Sequence[dict], rows_b: Sequence[dict], key: str, *, seed: int = 0) -> dict:
     """Mean of ``b - a`` over the files that both have, and its 95 % bootstrap interval, paired over files.
 
-    Parameters
-    ----------
-    rows_a, rows_b
-        ``per_file`` rows of two evaluations.
-    key
-        A column, such as ``pesq``.
+    The rows are the ``per_file`` of two evaluations, `key` is a column of them. Where zero lies outside of
+    ``difference_ci``, the models differ.
 
-    Returns
-    -------
-    dict
-        ``difference``, ``difference_ci`` ([low, high]; zero outside it: the models differ), ``files``.
-
-    Examples
-    --------
     >>> a = [{"file": "1", "pesq": 1.5}, {"file": "2", "pesq": 3.0}]
     >>> b = [{"file": "2", "pesq": 3.25}, {"file": "1", "pesq": 1.75}]
     >>> paired_difference(a, b, "pesq")
@@ -85,21 +67,19 @@ def spearman(x: Sequence[float | None], y: Sequence[float | None]) -> float | No
     """
     from scipy.stats import spearmanr
 
-    both = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
-    if len(both) < 3 or any(np.ptp(column) == 0 for column in np.array(both, dtype=float).T):
+    both = np.array([pair for pair in zip(x, y, strict=True) if None not in pair], dtype=float)
+    if len(both) < 3 or (np.ptp(both, axis=0) == 0).any():
         return None
     return round(float(spearmanr(both).statistic), 6)
 
 
 def _means(rows: Sequence[dict], keys: Sequence[str], seed: int) -> dict:
-    """``files``, then each mean with its interval, then what was missing."""
-    summary: dict = {"files": len(rows)}
-    missing = {}
+    """``files``, then each mean with its interval, then of how many files a metric was missing."""
+    means: dict = {}
+    lacking = {}
     for key in keys:
-        summary[key], summary[f"{key}_ci"], lacking = mean_ci((row[key] for row in rows), seed=seed)
-        if lacking and key in METRICS:
-            missing[key] = lacking
-    return {**summary, "missing": missing}
+        means[key], means[f"{key}_ci"], lacking[key] = mean_ci((row[key] for row in rows), seed=seed)
+    return {"files": len(rows), **means, "missing": {key: n for key, n in lacking.items() if n and key in METRICS}}
 
 
 def summary(rows: Sequence[dict], seed: int) -> dict:
@@ -136,8 +116,7 @@ def gate_statistics(names: Sequence[str], results: Sequence[Any]) -> dict[str, d
         "switches_per_second": np.mean([result.switches for result in results], axis=0),
     }
     return {
-        name: {column: round(float(values[index]), 6) for column, values in columns.items()}
-        for index, name in enumerate(names)
+        name: {column: round(float(values[k]), 6) for column, values in columns.items()} for k, name in enumerate(names)
     }
 
 
