@@ -75,6 +75,9 @@ def cells(values: dict, margin: bool) -> list[str]:
     """Scores of a row; with half the width of their intervals where `margin`."""
     shown = []
     for key, _, digits in SHOWN:
+        if values.get(key) is None:
+            shown.append("–")
+            continue
         text = f"{values[key]:.{digits}f}"
         if margin and f"{key}_ci" in values:
             low, high = values[f"{key}_ci"]
@@ -118,6 +121,8 @@ def differences(rows: list[dict], others: list[dict]) -> str:
     """Paired differences `others` minus `rows` with their 95 % intervals, as a phrase."""
     parts = []
     for key, title, digits in SHOWN:
+        if others[0][key] is None or rows[0][key] is None:  # DNSMOS was left out
+            continue
         each = paired_difference(rows, others, key)
         parts.append(f"{title} {span(each['difference'], each['difference_ci'], digits)}")
     return "; ".join(parts)

@@ -30,6 +30,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_budget(parser, "the switchable computation")
     told = "one constant width, such as 0.25, of a network of widths"
     parser.add_argument("--width", type=float, metavar="U", help=told)
+    told = "leave out DNSMOS, which takes most of the time"
+    parser.add_argument("--no-dnsmos", dest="mos", action="store_false", help=told)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results, file by file, to FILE")
     parser.add_argument("--jobs", type=whole(1), metavar="N", help="processes (default: one for each core)")
     told = "of random gates and bootstrap intervals (default: %(default)s)"
@@ -47,9 +49,8 @@ def run(args: argparse.Namespace) -> int:
         inputs = [pairs / "pairs.csv", *(path for kind in ("clean", "noisy") for path in (pairs / kind).rglob("*"))]
         Outputs(inputs, args.model).claim(args.json, "--json")
     model = evaluation.Identity() if args.model == "noisy" else load(args.model, kinds=("enhancer", "slim-demucs"))
-    results = evaluation.evaluate(
-        model, args.pairs, policy=args.policy, budget=args.budget, width=args.width, jobs=args.jobs, seed=args.seed
-    )
+    asked = {name: getattr(args, name) for name in ("policy", "budget", "width", "mos", "jobs", "seed")}
+    results = evaluation.evaluate(model, args.pairs, **asked)
     print(table(results))
     if args.json:
         write_json(args.json, results)
@@ -80,7 +81,8 @@ def table(results: dict) -> str:
                 low, high = results[f"{key}_ci"]
                 lines.append(f"  {title:<8}{low:.{digits}f} to {high:.{digits}f}")
     for key, count in results["missing"].items():
-        lines.append(f"{key} had no value on {count} of {results['files']} files; they are left out of its mean")
+        if results["mos"] or key not in ("sig", "bak", "ovrl"):
+            lines.append(f"{key} had no value on {count} of {results['files']} files; they are left out of its mean")
     return "\n".join(lines + _gate_lines(results))
 
 

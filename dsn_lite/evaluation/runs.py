@@ -29,7 +29,9 @@ def write_run(path: str | Path, name: str, values: dict) -> None:
     rows = values["per_file"]
     lines[name] = {**values, "per_file": _columns([{k: v for k, v in row.items() if k != NOISY} for row in rows])}
     inputs = {row["file"]: row for row in _rows(lines.get(NOISY, {}).get("per_file", {}))}
-    inputs |= {row["file"]: {"file": row["file"], **row[NOISY]} for row in rows}
+    for row in rows:  # what was left out this time may be known from a run before
+        known = {key: value for key, value in row[NOISY].items() if value is not None}
+        inputs[row["file"]] = {"file": row["file"], **row[NOISY], **inputs.get(row["file"], {}), **known}
     lines[NOISY] = {"per_file": _columns([inputs[file] for file in sorted(inputs)])}
     text = "".join(json.dumps({"run": run, **lines[run]}, allow_nan=False) + "\n" for run in sorted(lines))
     with replacing(path) as temporary:

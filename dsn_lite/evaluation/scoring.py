@@ -27,7 +27,7 @@ from dsn_lite.evaluation import dnsmos, metrics
 from dsn_lite.evaluation.folders import Pair, pairs, read_pair
 from dsn_lite.evaluation.provenance import provenance, versions
 from dsn_lite.evaluation.rivals import EQUAL, POLICIES, WIDTH_POLICIES, Plan, equal_activation
-from dsn_lite.evaluation.statistics import METRICS, by_snr, correlations, gate_statistics, summary
+from dsn_lite.evaluation.statistics import METRICS, MOS, by_snr, correlations, gate_statistics, summary
 from dsn_lite.evaluation.workers import Workers, cores
 
 _CACHE_RULES = 1  # raise it when a metric changes, so that cached scores are not used any more
@@ -64,7 +64,7 @@ class _Decided:
 
 def evaluate(
     model, folder: str | Path, *, policy: str = "learned", budget: float | None = None, width: float | None = None,
-    jobs: int | None = None, seed: int = 0,
+    mos: bool = True, jobs: int | None = None, seed: int = 0,
 ) -> dict:  # fmt: skip
     """Score a model on every pair of a folder, at 16 kHz, on the mean of the channels, DNSMOS without levelling.
 
@@ -77,6 +77,7 @@ def evaluate(
     policy : one of :data:`~dsn_lite.evaluation.rivals.POLICIES`, or of ``WIDTH_POLICIES`` for a network of widths
     budget : mean activation asked of the learned policy, 0 to 1; the policies of equal activation follow it
     width : one constant width in place of a policy
+    mos : whether DNSMOS rates as well, which takes most of the time; else ``sig``, ``bak`` and ``ovrl`` are None
     jobs : processes, of one thread each; None: one a core. More than one needs ``if __name__ == "__main__":`` in a script
     seed : of the random policy and of the bootstrap
 
@@ -95,7 +96,7 @@ def evaluate(
         raise InputError(f"{folder}: the policy snr needs the SNR of every file; list them in pairs.csv (file,snr_db)")
     model = copy.deepcopy(model).cpu().eval() if isinstance(model, torch.nn.Module) else model
     asked = Plan(policy if width is None else width, budget)
-    results, detail, failed = _score_all(model, found, asked, min(jobs or cores(), len(found)), seed)
+    results, detail, failed = _score_all(model, found, asked, min(jobs or cores(), len(found)), seed, mos)
     errors = [line.replace(f"{Path(folder)}{os.sep}", "") for line in errors + failed]
     if not results:
         raise InputError("; ".join(errors) or f"{folder}: nothing to score")
@@ -106,6 +107,7 @@ def evaluate(
         "policy_description": policies[policy] if width is None else f"the width {width:g} throughout",
         **detail,
         "budget": budget,
+        "mos": mos,
         **summary(rows, seed),
         "by_snr": by_snr(rows, seed),
         "gates": gate_statistics(list(model.gate_names), results),
@@ -118,7 +120,9 @@ def evaluate(
     }
 
 
-def _score_all(model, found: list[Pair], plan: Plan, jobs: int, seed: int) -> tuple[list[_Decided], dict, list[str]]:
+def _score_all(
+    model, found: list[Pair], plan: Plan, jobs: int, seed: int, mos: bool
+) -> tuple[list[_Decided], dict, list[str]]:
     """Results by name, what to say about the policy, and a line for each file that failed."""
     workers, detail, errors = Workers(model, jobs), {}, []
     plans = dict.fromkeys([pair.name for pair in found], plan)
@@ -129,7 +133,7 @@ def _score_all(model, found: list[Pair], plan: Plan, jobs: int, seed: int) -> tu
             if found:
                 gates = {pair.name: learned[pair.name].gates for pair in found}
                 plans, detail = equal_activation(str(plan.policy), model, found, gates, seed)
-        done, failed = workers.map(partial(_score, plans=plans), found, f"{model.name}, {plan.policy}")
+        done, failed = workers.map(partial(_score, plans=plans, mos=mos), found, f"{model.name}, {plan.policy}")
     finally:
         workers.close()
     return [done[name] for name in sorted(done)], detail, errors + failed
@@ -162,15 +166,15 @@ def _decide(pair: Pair, model, plan: Plan) -> _Decided:
     return _enhance(pair, model, plan, noisy, keep=True)[1]
 
 
-def _score(pair: Pair, model, plans: dict[str, Plan]) -> _Decided:
+def _score(pair: Pair, model, plans: dict[str, Plan], mos: bool) -> _Decided:
     """The row of one file."""
     clean, noisy = read_pair(pair)
     wave, decided = _enhance(pair, model, plans[pair.name], noisy)
     digest = hashlib.sha256(pair.clean.read_bytes())
     digest.update(pair.noisy.read_bytes())
     decided.digest = f"{pair.name} {digest.hexdigest()} {pair.snr_db}"
-    noisy_scores = _cached_scores(clean, noisy, digest.hexdigest())
-    scores = noisy_scores if np.array_equal(wave, noisy) else score(clean, wave)
+    noisy_scores = _cached_scores(clean, noisy, digest.hexdigest(), mos)
+    scores = noisy_scores if np.array_equal(wave, noisy) else score(clean, wave, mos)
     decided.row = {
         "file": pair.name,
         "snr_db": pair.snr_db,
@@ -183,14 +187,18 @@ def _score(pair: Pair, model, plans: dict[str, Plan]) -> _Decided:
     return decided
 
 
-def score(clean: np.ndarray, wave: np.ndarray) -> dict[str, float | None]:
-    """All metrics of one wave [samples] at 16 kHz, by name (``statistics.METRICS``); None where one has no value."""
+def score(clean: np.ndarray, wave: np.ndarray, mos: bool = True) -> dict[str, float | None]:
+    """All metrics of one wave [samples] at 16 kHz, by name (``statistics.METRICS``); None where one has no value.
+
+    Without `mos` those of DNSMOS have none.
+    """
+    rated = {name: value[0] for name, value in dnsmos.score(wave).items()} if mos else dict.fromkeys(MOS, np.nan)
     values = {
         "pesq": metrics.pesq_wb(clean, wave),
         "stoi": metrics.stoi(clean, wave),
         "estoi": metrics.stoi(clean, wave, extended=True),
         "si_sdr": metrics.si_sdr(clean, wave),
-        **{name: value[0] for name, value in dnsmos.score(wave).items()},
+        **rated,
     }
     return {name: None if np.isnan(value) else round(float(value), 6) for name, value in values.items()}
 
@@ -213,14 +221,16 @@ def _enhance(pair: Pair, model, plan: Plan, noisy: np.ndarray, *, keep: bool = F
     return np.asarray(result.wave), _Decided(row, frames, gates.sum(axis=0) / frames, switches, kept)
 
 
-def _cached_scores(clean: np.ndarray, noisy: np.ndarray, digest: str) -> dict:
-    """Scores of the input, which every model on the same files shares, kept under the cache folder by content."""
+def _cached_scores(clean: np.ndarray, noisy: np.ndarray, digest: str, mos: bool) -> dict:
+    """Scores of the input, which every model on the same files shares; complete ones are kept in the cache by content."""
     key = json.dumps([digest, _CACHE_RULES, versions(("pesq", "pystoi", "speechmos"))])
     path = default_folder() / "noisy" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError):
         scores = json.loads(path.read_text())
         if set(scores) == set(METRICS):
             return scores
+    if not mos:
+        return score(clean, noisy, mos)
     scores = score(clean, noisy)
     with suppress(InputError), audio.replacing(path) as temporary:  # a cache that cannot be written is no cache
         temporary.write_text(json.dumps(scores))

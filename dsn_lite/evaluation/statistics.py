@@ -9,7 +9,8 @@ import numpy as np
 
 from dsn_lite.errors import InputError
 
-METRICS = ("pesq", "stoi", "estoi", "si_sdr", "sig", "bak", "ovrl")
+MOS = ("sig", "bak", "ovrl")
+METRICS = ("pesq", "stoi", "estoi", "si_sdr", *MOS)
 COSTS = ("mmacs_per_second", "activation")
 BOOTSTRAP = 2000
 SNR_GROUPS = 12

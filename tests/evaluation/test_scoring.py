@@ -24,10 +24,12 @@ from dsn_lite.evaluation import (
     paired_difference,
     pairs,
     provenance,
+    read_runs,
     scoring,
     snr_patterns,
     spearman,
     verdict,
+    write_run,
 )
 from dsn_lite.evaluation.statistics import gate_statistics
 
@@ -83,10 +85,10 @@ def quick(monkeypatch):
     """Scores that cost nothing; counts how often they are asked for."""
     calls = Counter()
 
-    def score(clean, wave):
+    def score(clean, wave, mos=True):
         calls["score"] += 1
         value = float(np.sqrt(np.mean((wave - clean) ** 2)) * 100)
-        return {name: value + index for index, name in enumerate(METRICS)}
+        return {name: value + index if mos or index < 4 else None for index, name in enumerate(METRICS)}
 
     monkeypatch.setattr(scoring, "score", score)
     return calls
@@ -241,6 +243,26 @@ def test_a_cache_that_cannot_be_written_does_no_harm(folder, quick, monkeypatch,
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DSN_LITE_CACHE", str(tmp_path / "file" / "below"))
     assert evaluate(Identity(), folder, jobs=1)["files"] == 6
+
+
+def test_without_dnsmos_the_rest_is_the_same_and_nothing_incomplete_is_kept(folder, quick, cache, tmp_path, capsys):
+    quick_one, whole = (evaluate(Fake(), folder, jobs=1, mos=mos) for mos in (False, True))
+    assert all(quick_one[name] == whole[name] for name in METRICS[:4])
+    assert quick_one["ovrl"] is None and quick_one["noisy"]["sig"] is None and whole["noisy"]["bak"] is not None
+    assert evaluate(Fake(), folder, jobs=1, mos=False)["noisy"] == whole["noisy"]  # kept by then
+    for name, values in (("whole", whole), ("quick", quick_one)):
+        write_run(tmp_path / "runs.jsonl", name, values)
+    runs = read_runs(tmp_path / "runs.jsonl")
+    assert runs["quick"]["per_file"][0]["ovrl"] is None and runs["quick"]["per_file"][0]["noisy"]["ovrl"] is not None
+    assert cli.main(["evaluate", str(folder), "--model", "noisy", "--no-dnsmos", "--jobs", "1"]) == 0
+    assert "no value" not in capsys.readouterr().out
+
+
+def test_dnsmos_is_not_asked_where_it_is_left_out(monkeypatch):
+    monkeypatch.setattr(scoring.dnsmos, "score", lambda _: 1 / 0)
+    wave = clips.load(clips.names()[0])[:16000]
+    found = scoring.score(wave, 0.9 * wave, mos=False)
+    assert found["si_sdr"] == 100 and found["sig"] is found["bak"] is found["ovrl"] is None
 
 
 def test_missing_values_are_counted_and_left_out(folder, monkeypatch):
