@@ -12,6 +12,7 @@ from torch import Tensor
 from dsn_lite.audio.spectral import istft, stft
 from dsn_lite.data.mixtures import Mixtures, PlainMixtures
 from dsn_lite.network.config import Config
+from dsn_lite.network.cut import small_alone, without_gates
 from dsn_lite.network.model import Network
 from dsn_lite.settings import CHANGEABLE, Amount, Share
 from dsn_lite.training.loop import Loop, Plan
@@ -35,6 +36,8 @@ class EnhancerConfig(Plan):
     loss: SpeechLoss = field(default_factory=SpeechLoss)
     patterns: Mix = field(default_factory=lambda: Mix(open=0.5, closed=0.0, random=0.5))
     """Gates of the items of a batch. None need be closed, as the small answer is taught in every step."""
+    budgets: tuple[Share, Share] | None = None
+    """Between which activations each item whose gates the policy chooses asks for its own; None: what was taught."""
     small: Amount = 0.5
     """Weight of the loss of the small answer."""
     only_refinement: bool = False
@@ -77,6 +80,12 @@ class EnhancerTrainer(Loop):
                 value.requires_grad_(".dynamic" in name)
         return network
 
+    def fitted(self, given: Network) -> Network:
+        """See :meth:`Loop.fitted`; rivals go on from the trunk too, with everything always on or with its small network."""
+        if self.plan.network == given.config.static():
+            return without_gates(given)
+        return small_alone(given) if self.plan.network == given.config.static_only() else given
+
     def objective(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Loss of the refined answer under the step's gates, and of the small answer."""
         plan, noisy, clean = self.plan, batch["noisy"], batch["clean"]
@@ -88,7 +97,10 @@ class EnhancerTrainer(Loop):
             pattern, by_policy = (value[self.own].to(self.device) for value in drawn)
             gates = pattern
             if plan.patterns.policy:
-                gates = lambda margins: torch.where(by_policy[:, None, None], (margins > 0).to(pattern), pattern).detach()
+                shift = self._shifts(generator)[self.own].to(self.device)[:, None, None]
+                gates = lambda margins: torch.where(
+                    by_policy[:, None, None], (margins + shift > 0).to(pattern), pattern
+                ).detach()
         output, loss = self.wrapped(spectrum, gates), plan.loss.at_step(self.step)
         total = loss(istft(output.spectrum, noisy.shape[-1]), clean).mean()
         values = {"loss": total.item()}
@@ -97,6 +109,14 @@ class EnhancerTrainer(Loop):
             values["small"] = small.item()
             total = total + plan.small * small
         return total, values
+
+    def _shifts(self, generator: torch.Generator) -> Tensor:
+        """What is added to the margins in each item [B] of the global batch, for the activation that it asks for."""
+        if self.plan.budgets is None:
+            return torch.zeros(self.plan.batch)
+        low, high = self.plan.budgets
+        asked = low + (high - low) * torch.rand(self.plan.batch, generator=generator)
+        return torch.tensor([self.network.budget_shift(float(budget)) for budget in asked])
 
     @torch.no_grad()
     def validate(self) -> dict:

@@ -79,11 +79,16 @@ class Loop:
         torch.manual_seed(plan.seed)
         network = self.NETWORK(plan.network)
         if plan.start_from:
-            given = weights.read(plan.start_from, self.NETWORK)
+            given = self.fitted(weights.read(plan.start_from, self.NETWORK))
             if given.config != plan.network:
                 raise InputError(f"{plan.start_from}: weights of another shape; start from a network like this one")
             network.load_state_dict(given.state_dict())
+            network.card = given.card  # with the calibration of its policy
         return network
+
+    def fitted(self, given: Any) -> Any:
+        """What a run begins with, of the network that ``start_from`` names: all of it, unless a task cuts something off."""
+        return given
 
     def groups(self) -> list[dict]:
         """Parameter groups, each with the ``multiple`` of the learning rate that it takes; gradients are clipped apart."""

@@ -121,6 +121,32 @@ def test_items_of_the_policy_take_its_gates(corpus, tmp_path):
     assert not output.gates.requires_grad
 
 
+def test_each_item_of_the_policy_asks_for_a_budget_of_its_own(trunk, corpus, tmp_path):
+    """Between the two that are named, by the calibration of the weights that the run starts from."""
+    run_of("benefit", trunk, corpus, tmp_path / "policy", seconds=4.0).run()
+    plan = {"start_from": str(tmp_path / "policy" / "model.safetensors"), "budgets": [0.3, 0.7], "batch": 8}
+    run = run_of("trunk", None, corpus, tmp_path / "run", patterns={"open": 0.0, "closed": 0.0, "random": 0.0}, **plan)
+    seen = []
+    run.network.register_forward_hook(lambda *call: seen.append(call[-1]))
+    run.run(until=1)
+    least, most = (run.network.budget_shift(budget) for budget in (0.3, 0.7))
+    assert least < most
+    gates, margins = seen[0].gates, seen[0].margins
+    assert (gates >= (margins + least > 0)).all() and (gates <= (margins + most > 0)).all()
+    shifts = run._shifts(torch.Generator().manual_seed(0))
+    assert len(set(shifts.tolist())) == 8 and least <= shifts.min() and shifts.max() <= most
+
+
+@pytest.mark.parametrize("shape", [Config.static, Config.static_only])
+def test_rivals_go_on_from_the_trunk(shape, trunk, corpus, tmp_path):
+    run = run_of("trunk", None, corpus, tmp_path, start_from=str(trunk), network=shape(Config.preset("tiny")).to_dict())
+    shared = weights.read(trunk, Network).state_dict()
+    assert run.network.policy is None
+    assert all(value.equal(shared[name]) for name, value in run.network.state_dict().items())
+    with pytest.raises(InputError, match="another shape"):
+        run_of("trunk", None, corpus, tmp_path, start_from=str(trunk), network={"preset": "base"})
+
+
 @pytest.mark.parametrize("way", ["target", "guided", "benefit"])
 def test_a_policy_leaves_the_network_alone(way, trunk, corpus, tmp_path):
     run_of(way, trunk, corpus, tmp_path).run()

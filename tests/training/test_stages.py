@@ -48,16 +48,16 @@ def test_every_branch_of_the_enhancer_can_be_read(branch):
     stages = read_recipe(RECIPE, branch)
     folders = [str(stage.folder) for stage, _, _ in stages]
     policy = {None: "policy", "dsn": "dsn/policy", "mgt-dsn": "mgt-dsn/policy"}
-    rival = [f"{branch}/trunk", f"{branch}/gates", f"{branch}/refine"]
-    assert folders == (["trunk", "gates", "first-policy", "refine", policy[branch]] if branch in policy else rival)
+    rival = [f"{branch}/trunk" if branch == "static-narrow" else "trunk", f"{branch}/refine"]
+    assert folders == (["trunk", "first-policy", "refine", policy[branch]] if branch in policy else rival)
 
 
 def test_rivals_see_as_much_and_cost_what_they_should():
-    networks = {branch: Network(read_recipe(RECIPE, branch)[0][1].network) for branch in (None, *BRANCHES[2:])}
-    cost = {branch: count(network) for branch, network in networks.items()}
-    stages = {branch: {stage.name: plan for stage, plan, _ in read_recipe(RECIPE, branch)} for branch in networks}
-    for stage in ("trunk", "gates", "refine"):
-        plans = [stages[branch][stage] for branch in networks]
+    rivals = (None, *BRANCHES[2:])
+    stages = {branch: {stage.name: plan for stage, plan, _ in read_recipe(RECIPE, branch)} for branch in rivals}
+    cost = {branch: count(Network(stages[branch]["refine"].network)) for branch in rivals}
+    for stage in ("trunk", "refine"):
+        plans = [stages[branch][stage] for branch in rivals]
         assert len({(plan.steps, plan.batch, plan.seconds, plan.seed, plan.lr) for plan in plans}) == 1
     dynamic = cost[None]
     assert cost["static"].open == cost["static"].closed == pytest.approx(dynamic.open - dynamic.policy)

@@ -1,0 +1,100 @@
+"""That training does what it is for, and that a kill at any moment costs nothing: small runs, but whole ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from dsn_lite.data import Corpus
+from dsn_lite.network import weights
+from dsn_lite.network.config import Config
+from dsn_lite.network.model import Network
+from dsn_lite.training.enhancer import EnhancerConfig, EnhancerTrainer
+from dsn_lite.training.policies import PolicyConfig, PolicyTrainer
+from dsn_lite.training.run_files import CHECKPOINT
+
+NETWORK = {
+    "channels": [[4, 4], [4, 4], [6, 6]], "heads": [1, 1], "head_width": [2, 4], "hidden": [8, 8], "groups": [1, 1],
+    "group_width": [6, 6], "policy_bands": 8, "policy_width": 8,
+}  # fmt: skip
+SHORT = {"batch": 4, "seconds": 0.5, "valid_items": 2, "num_mixtures": 4}
+
+
+@pytest.fixture
+def corpus(folder) -> Corpus:
+    return Corpus.open(folder / "manifest.csv", folder / "cache")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "soap"])
+def test_both_losses_fall(optimizer, corpus, tmp_path):
+    """On four mixtures, seen again and again: whoever learns anything learns these."""
+    plan = {"network": NETWORK, **SHORT, "steps": 60, "lr": 5e-3, "warmup_steps": 5, "optimizer": optimizer}
+    run = EnhancerTrainer(EnhancerConfig.from_dict({**plan, "valid_every": 60}), corpus, tmp_path, workers=0)
+    found, step = [], run._train_step
+    run._train_step = lambda batch: found.append(step(batch)) or found[-1]
+    run.run()
+    for name in ("loss", "small"):
+        first, last = (np.mean([values[name] for values in part]) for part in (found[:6], found[-6:]))
+        assert last < first - 0.05, name
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory):
+    """A network whose refinement shows, as a file."""
+    torch.manual_seed(3)
+    network = Network(Config.from_dict(NETWORK))
+    with torch.no_grad():
+        for part in (network.layers[-1].block.static, network.layers[-1].block.dynamic):
+            part.weight.normal_(0, 0.3)
+    path = tmp_path_factory.mktemp("trunk") / "trunk.safetensors"
+    weights.save(network, path)
+    return path
+
+
+def policy_run(way: str, trunk, corpus, out, steps: int, target: float) -> dict:
+    plan = {"way": way, "start_from": str(trunk), "target": target, **SHORT, "steps": steps, "lr": 1e-2}
+    run = PolicyTrainer(PolicyConfig.from_dict({**plan, "valid_every": steps}), corpus, out, workers=0)
+    run.run()
+    return weights.read(out / "model.safetensors", Network).card["validation"]
+
+
+@pytest.mark.parametrize("target", [0.25, 0.6])
+def test_what_is_foretold_is_priced_so_that_the_target_is_spent(target, trunk, corpus, tmp_path):
+    found = policy_run("benefit", trunk, corpus, tmp_path, 4, target)
+    assert found["valid_activation"] == pytest.approx(target, abs=0.01)
+
+
+@pytest.mark.parametrize("target", [0.25, 0.6])
+def test_a_policy_with_one_target_meets_it(target, trunk, corpus, tmp_path):
+    found = policy_run("target", trunk, corpus, tmp_path, 80, target)
+    assert found["valid_activation"] == pytest.approx(target, abs=0.15)
+
+
+def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_been(folder, tmp_path):
+    """SIGKILL as soon as the checkpoint has changed once more: between two steps, in a step or while it is written."""
+    plan = {"task": "enhance", "network": NETWORK, **SHORT, "steps": 12, "lr": 2e-3, "save_every": 1, "valid_every": 4}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plan))
+    command = [sys.executable, "-m", "dsn_lite", "train", str(tmp_path / "recipe.yaml"), "--workers", "0", "--resume"]
+    command += ["--data", str(folder / "manifest.csv"), "--out"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    checkpoint, kills = tmp_path / "killed" / CHECKPOINT, 0
+    for delay in (0.0, 0.02, 0.05):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+        with subprocess.Popen([*command, str(checkpoint.parent)], stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+                time.sleep(0.002)
+            time.sleep(delay)
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+    assert kills, "every run was over before it could be killed"
+    subprocess.run([*command, str(checkpoint.parent)], check=True, capture_output=True)
+    whole, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(value.equal(killed[name]) for name, value in whole.items())
