@@ -97,13 +97,9 @@ def clock(runs: dict, passes: int, frames: int) -> dict:
 
 
 def measure(
-    network: Network,
-    *,
-    engines: tuple[str, ...] = ("kernel", "onnx", "torch"),
-    recordings: Sequence[str | Path] = (),
-    seconds: float = 10.0,
-    passes: int = 15,
-) -> dict:
+    network: Network, *, engines: Sequence[str] = ("kernel", "onnx", "torch"), recordings: Sequence[str | Path] = (),
+    seconds: float = 10.0, passes: int = 15,
+) -> dict:  # fmt: skip
     """Everything that `dsn-lite bench` reports, as plain values; see the module for the method.
 
     Parameters

@@ -58,15 +58,9 @@ class Report:
 
 
 def enhance_file(
-    network: Network,
-    path: str | Path,
-    out_path: str | Path,
-    *,
-    budget: float | None = None,
-    policy: str = "learned",
-    gates_picture: str | Path | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> Report:
+    network: Network, path: str | Path, out_path: str | Path, *, budget: float | None = None, policy: str = "learned",
+    gates_picture: str | Path | None = None, progress: Callable[[float], None] | None = None,
+) -> Report:  # fmt: skip
     """Enhance one file: same length, rate and channels; same encoding if the suffix is the same.
 
     Parameters
@@ -120,9 +114,7 @@ def enhance_file(
 class _Chain:
     """Resampler, one stream a channel, resampler back, and what is to be remembered of it all."""
 
-    def __init__(
-        self, network: Network, reader: audio.Reader, *, budget: float | None, policy: str, is_drawn: bool
-    ):
+    def __init__(self, network: Network, reader: audio.Reader, *, budget: float | None, policy: str, is_drawn: bool):
         channels = reader.channels
         self._network, self._counted = network, count(network)
         self._down = audio.Resampler(reader.sample_rate, SAMPLE_RATE, channels)

@@ -161,14 +161,13 @@ def _refinement(g: Graph, rows: list[FoldedLayer], given: list[str], small: str,
         downs, recurrent = kinds.count("down"), kinds.count("recurrent")
         is_gated = gate is not None and gates is not None
         results = g.choose(gates[gate], build, 1 + downs + recurrent) if is_gated else build(g, True)
-        y, skips = results[0], [*skips[: len(skips) - kinds.count("up") - kinds.count("bands")], *results[1 : 1 + downs]]
+        left = len(skips) - kinds.count("up") - kinds.count("bands")
+        y, skips = results[0], [*skips[:left], *results[1 : 1 + downs]]
         states += results[1 + downs :]
     return [y, *states]
 
 
-def _segment(
-    g: Graph, is_open: bool, *, members: list[tuple], y: str, skips: tuple[str, ...], small: str
-) -> list[str]:
+def _segment(g: Graph, is_open: bool, *, members: list[tuple], y: str, skips: tuple[str, ...], small: str) -> list[str]:
     """Dynamic part of neighbouring layers: the last result, that of each layer down, the new states."""
     waiting, downs, states = list(skips), [], []
     for before, row, x in members:
