@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
                 continue
             if code := _run_stage(task, plan, corpus, folder, device, args):
                 return code
+            if not before.exists():  # it stopped where --stop-at said
+                break
     finally:
         if several:
             dist.destroy_process_group()

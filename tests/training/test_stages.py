@@ -81,7 +81,9 @@ def test_a_recipe_runs_from_nothing_to_the_end_and_branches_share_it(tmp_path, f
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(TINY)
     command = ["train", str(recipe), "--data", str(folder / "manifest.csv"), "--out", str(run), "--workers", "0"]
-    assert cli.main(command) == 0
+    assert cli.main([*command, "--stop-at", "2"]) == 0
+    assert not (run / "trunk" / "model.safetensors").exists() and not (run / "longer").exists()
+    assert cli.main([*command, "--resume"]) == 0
     assert cli.main(command) == 2
     assert "holds a run already" in capsys.readouterr().err
     made = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
