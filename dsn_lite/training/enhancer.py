@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -24,12 +23,9 @@ from dsn_lite.training.patterns import Mix, draw
 class EnhancerConfig(Plan):
     """Everything that decides a run of the enhancer.
 
-    The learning rate stays flat after the warm-up and falls in the last part of the run, so that a run can be made longer
-    while it lasts.
-
-    >>> config = EnhancerConfig(network=Config.preset("tiny"), steps=1000, lr=1e-3, warmup_steps=100, falls_from=0.5)
-    >>> config.lr_at(49), config.lr_at(400), round(config.lr_at(750), 6)
-    (0.0005, 0.001, 0.000505)
+    >>> config = EnhancerConfig(network=Config.preset("tiny"), steps=1000)
+    >>> config.falls_from, config.patterns.open
+    (0.7, 0.5)
     """
 
     network: Config
@@ -45,17 +41,8 @@ class EnhancerConfig(Plan):
     freeze_norms: bool = False
     """Whether norms keep their running statistics and learn only scale and shift."""
     falls_from: Annotated[Share, CHANGEABLE] = 0.7
-    """Share of the run from which on the learning rate falls."""
     plain_sources: tuple[str, ...] = ()
     """Data sets whose validation noises are reported apart; see :class:`dsn_lite.data.mixtures.PlainMixtures`."""
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, flat, then half a cosine down to a hundredth."""
-        if step < self.warmup_steps:
-            return self.lr * (step + 1) / self.warmup_steps
-        start = self.falls_from * self.steps
-        progress = max(0.0, (step - start) / max(1.0, self.steps - start))
-        return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
 class EnhancerTrainer(Loop):

@@ -14,9 +14,11 @@ from dsn_lite.settings import CHANGEABLE, Amount, Count, Positive, Range, Share,
 class Plan:
     """What decides a run, whatever is trained; a task adds its own. What is CHANGEABLE may change in a resume.
 
-    >>> plan = Plan(steps=1000, lr=1e-3, warmup_steps=100)
-    >>> plan.lr_at(49), round(plan.lr_at(999), 6)
-    (0.0005, 1e-05)
+    The learning rate may stay flat after the warm-up, so that a run can be made longer while it lasts.
+
+    >>> plan = Plan(steps=1000, lr=1e-3, warmup_steps=100, falls_from=0.5)
+    >>> plan.lr_at(49), plan.lr_at(400), round(plan.lr_at(750), 6), round(plan.lr_at(999), 6)
+    (0.0005, 0.001, 0.000505, 1e-05)
     """
 
     RENAMED: ClassVar[dict[str, str]] = {
@@ -34,6 +36,8 @@ class Plan:
     lr: Annotated[Positive, CHANGEABLE] = 2e-3
     """Learning rate after the warm-up."""
     warmup_steps: Annotated[Whole, CHANGEABLE] = 200
+    falls_from: Annotated[Share, CHANGEABLE] = 0.0
+    """Share of the run from which on the learning rate falls."""
     optimizer: Literal["adamw", "soap"] = "adamw"
     """What makes steps of gradients; see :mod:`dsn_lite.training.soap`."""
     weight_decay: Amount = 0.01
@@ -61,8 +65,9 @@ class Plan:
         return plain(self)
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then half a cosine down to a hundredth."""
+        """Learning rate of a step: linear warm-up, flat, then half a cosine down to a hundredth."""
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        start = max(self.warmup_steps, self.falls_from * self.steps)
+        progress = max(0.0, (step - start) / max(1.0, self.steps - start))
         return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
