@@ -28,7 +28,7 @@ from dsn_lite.network.weights import WEIGHTS, cards
 from dsn_lite.zoo import DEFAULT, load
 
 ROOT = Path(__file__).resolve().parent.parent
-RATED = ("open", "closed", "random", "other")
+RATED = ("open", "closed")
 """Policies whose answers DNSMOS rates: it takes most of the time."""
 BUDGETS = (0.2, 0.4, 0.6, 0.8)
 TARGETS = (0.1, 0.25, 0.5, 0.75)
