@@ -55,7 +55,7 @@ class EnhancerTrainer(Loop):
     }
 
     def begin(self) -> Network:
-        """See :meth:`Loop.begin`; the policy learns by itself, later."""
+        """See ``Loop.begin``; the policy learns by itself, later."""
         network = super().begin()
         for module in network.modules():
             if hasattr(module, "frozen"):
@@ -68,7 +68,7 @@ class EnhancerTrainer(Loop):
         return network
 
     def fitted(self, given: Network) -> Network:
-        """See :meth:`Loop.fitted`; rivals go on from the trunk too, with everything always on or with its small network."""
+        """See ``Loop.fitted``; rivals go on from the trunk too, with everything always on or with its small network."""
         if self.plan.network == given.config.static():
             return without_gates(given)
         return small_alone(given) if self.plan.network == given.config.static_only() else given
