@@ -16,8 +16,9 @@ from dsn_lite.zoo import DEFAULT
 
 PANELS = (("pesq", "PESQ"), ("si_sdr", "SI-SDR, dB"), ("estoi", "ESTOI"), ("ovrl", "DNSMOS OVRL"))
 STATIC = ("static-only", "static-narrow", "static")
-RIVALS = {"other": ("v", "gates of another recording"), "shifted": (">", "two seconds late"), "random": ("x", "random"),
-          "frozen": ("s", "frozen"), "known": ("*", "gain known afterwards")}  # fmt: skip
+RIVALS = {"other": ("v", "gates of another recording"), "shifted": (">", "two seconds late"), "energy": ("x", "by energy"),
+          "known": ("*", "gain known afterwards")}  # fmt: skip
+"""Those that are near enough to be told apart; random and frozen gates are far below."""
 KNOWN = ("GTCRN", "UL-UNAS", "FastEnhancer-T")
 
 
@@ -32,14 +33,15 @@ def draw(path: Path) -> None:
         curve.sort(key=lambda values: values["mmacs_per_second"])
         static = [done[name] for name in STATIC if name in done]
         for axis, (key, label) in zip(row, PANELS, strict=True):
-            for rows, style, text in ((curve, "o-C0", f"{DEFAULT}, by budget"), (static, "D--C1", "static networks")):
-                if rows:
+            for all_rows, style, text in ((curve, "o-C0", f"{DEFAULT}, by budget"), (static, "D--C1", "static networks")):
+                if rows := [each for each in all_rows if each[key] is not None]:  # DNSMOS did not rate them all
                     cost, value = ([each[name] for each in rows] for name in ("mmacs_per_second", key))
                     axis.plot(cost, value, style, ms=4, label=text)
                     axis.fill_between(cost, *zip(*(each[f"{key}_ci"] for each in rows), strict=True), color=style[-2:],
                                       alpha=0.08)  # fmt: skip
             for ending, (marker, text) in RIVALS.items():
-                if values := done.get(f"{DEFAULT}-{ending}"):
+                values = done.get(f"{DEFAULT}-{ending}")
+                if values and values[key] is not None:
                     axis.plot(values["mmacs_per_second"], values[key], marker, color="C3", ms=6, label=text)
             if pairs == "test":
                 for name in KNOWN:
@@ -47,6 +49,7 @@ def draw(path: Path) -> None:
                     axis.plot(*at, "^", color="0.3", ms=5)
                     axis.annotate(name, at, fontsize=7, xytext=(4, 3), textcoords="offset points")
             axis.set(xlabel="MMAC/s", ylabel=label, title=f"{pairs}: {SETS[pairs]}" if key == PANELS[0][0] else "")
+            axis.margins(0.12)
             axis.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=7)
     figure.savefig(path, dpi=100)

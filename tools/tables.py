@@ -26,8 +26,8 @@ NETWORKS = {
     "dsn": "dsn, one target", "mgt-dsn": "mgt-dsn, target from OVRL", "benefit": "benefit, gain foretold",
 }  # fmt: skip
 WORDS = {
-    "open": "all gates open", "closed": "all gates closed", "random": "gates drawn at random",
-    "other": "gates of another recording", "known": "gain known afterwards, a ceiling",
+    "open": "all gates open", "closed": "all gates closed", "other": "gates of another recording",
+    "shifted": "the same gates, two seconds late", "energy": "gates by energy", "known": "gain known afterwards, a ceiling",
 }  # fmt: skip
 """Policies that the README shows, in its words."""
 SHOWN = (("pesq", "PESQ", 3), ("estoi", "ESTOI", 3), ("si_sdr", "SI-SDR", 2), ("ovrl", "OVRL", 3))
@@ -103,7 +103,7 @@ def quality(pairs: str, *, short: bool = False) -> str:
         return "*not measured yet*"
     lines = [*HEAD, line("noisy", done[DEFAULT]["noisy"], margin=short)]
     for name, label in NETWORKS.items():
-        if name in done and not (short and name in ("dsn", "mgt-dsn") and name != DEFAULT):
+        if name in done and not (short and name in ("dsn", "mgt-dsn", "static-only")):
             lines.append(line(f"**{label}**" if name == DEFAULT else label, done[name], margin=short))
     endings = WORDS if short else (*POLICIES, *(n for n in done if "-budget-" in n))
     for ending in endings:
