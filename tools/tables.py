@@ -171,6 +171,20 @@ def gates() -> str:
     return "\n".join(lines)
 
 
+def meaning() -> str:
+    """How much is opened on which kind of frame."""
+    lines = ["| | silence | noise burst | speech | speech in a burst | probe for speech, AUC | rank with SNR |",
+             "|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    for pairs in SETS:
+        values = found(f"meaning-{pairs}.json").get("models", {}).get(DEFAULT)
+        if values:
+            kinds = [f"{kind['activation']:.2f}" for kind in values["kinds"].values()]
+            low, high = values["with_snr"]["ci"]
+            rank = f"{signed(values['with_snr']['rank'], 2)} [{signed(low, 2)}, {signed(high, 2)}]"
+            lines.append(f"| {pairs} | " + " | ".join(kinds) + f" | {values['probe_auc']:.2f} | {rank} |")
+    return "\n".join([*lines, "", found("meaning-test.json").get("rule", "")])
+
+
 def macs() -> str:
     """The three presets as the counter sees them."""
     lines = ["| preset | parameters | all open, MMAC/s | all closed | closed / open | policy |",
@@ -250,6 +264,7 @@ PAGE: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("Learned gates against rivals, streams", "The same on the streams.", lambda: against("streams")),
     ("By SNR", "On the test set.", by_snr),
     ("Do the gates move?", "A gate that never moves is pruning.", gates),
+    ("What do the gates know?", "Activation by what a frame holds.", meaning),
     ("On the clock", "The compiled kernel; `dsn-lite bench` measures it on your machine.", speed),
     ("The presets", "`dsn-lite macs` prints every layer.", macs),
     ("The relatives", "Slimmable DEMUCS and the separator of two talkers.", relatives),
