@@ -1,8 +1,11 @@
 """Networks of the new kind with random weights, in which every part shows in the answer and every gate moves."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from dsn_lite.network import weights
 from dsn_lite.network.blocks.norm import Norm
 from dsn_lite.network.config import Config
 from dsn_lite.network.model import Network
@@ -69,3 +72,14 @@ def noisy(seconds: float, seed: int = 0) -> np.ndarray:
     rng, t = np.random.default_rng(seed), np.arange(round(16_000 * seconds)) / 16_000
     wave = rng.standard_normal(len(t)) * (1 + np.sin(4 * t)) + np.sin(1500 * t) * (np.sin(7 * t) > 0)
     return (0.03 * wave).astype(np.float32)
+
+
+def save_untaught(config: Config, path: Path) -> Path:
+    """An untrained network whose refinement shows, and whose gates therefore matter, as a file."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(3)
+        network = Network(config)
+        for part in (network.layers[-1].block.static, network.layers[-1].block.dynamic):
+            part.weight.normal_(0, 0.3)
+    weights.save(network, path)
+    return path

@@ -28,6 +28,15 @@ def test_frames_are_told_apart_by_speech_and_bursts():
     assert [at(0.5), at(1.75), at(3.5), at(2.25)] == list(meaning.KINDS)
 
 
+def test_a_change_of_the_recipe_leads_into_its_tables():
+    compare = tool("compare")
+    values = {"lr": 0.1, "loss": {"waveform": 0.05, "perceptual": 0}}
+    assert compare.changed(values, "loss.waveform=0.2") == {"lr": 0.1, "loss": {"waveform": 0.2, "perceptual": 0}}
+    assert compare.changed(values, "budgets=[0.2, 0.8]")["budgets"] == [0.2, 0.8]
+    with pytest.raises(SystemExit, match="give KEY=VALUE"):
+        compare.changed(values, "lr")
+
+
 def rows(values, mmacs, metric="pesq"):
     found = {"per_file": [{"file": str(i), metric: value} for i, value in enumerate(values)]}
     return {**found, metric: float(np.mean(values)), "mmacs_per_second": mmacs}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from dsn_lite.data import rirs
+from dsn_lite.data import Corpus, rirs
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,12 @@ def folder(tmp_path_factory) -> Path:
     for method in ("image-source", "decay"):
         np.savez(root / "cache" / f"rooms-{method}-1-{rirs.SEED}-{rirs.ROOMS}.npz", responses=responses)
     return root
+
+
+@pytest.fixture
+def corpus(folder) -> Corpus:
+    """It, opened."""
+    return Corpus.open(folder / "manifest.csv", folder / "cache")
 
 
 @pytest.fixture(autouse=True)

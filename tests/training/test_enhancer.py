@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import networks
 import numpy as np
 import pytest
 import torch
@@ -24,22 +25,9 @@ from dsn_lite.training.policies import PolicyConfig, PolicyTrainer, shift_for
 SHORT = {"steps": 4, "batch": 2, "seconds": 0.5, "valid_items": 2, "valid_every": 2, "save_every": 1, "warmup_steps": 1}
 
 
-@pytest.fixture
-def corpus(folder) -> Corpus:
-    return Corpus.open(folder / "manifest.csv", folder / "cache")
-
-
 @pytest.fixture(scope="module")
 def trunk(tmp_path_factory):
-    """A network whose refinement shows, as a file."""
-    torch.manual_seed(3)
-    network = Network(Config.preset("tiny"))
-    with torch.no_grad():
-        for part in (network.layers[-1].block.static, network.layers[-1].block.dynamic):
-            part.weight.normal_(0, 0.3)
-    path = tmp_path_factory.mktemp("trunk") / "trunk.safetensors"
-    weights.save(network, path)
-    return path
+    return networks.save_untaught(Config.preset("tiny"), tmp_path_factory.mktemp("trunk") / "trunk.safetensors")
 
 
 def run_of(way: str, trunk, corpus: Corpus, out, **changes):

@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 
+import networks
 import numpy as np
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
 
-from dsn_lite.data import Corpus
 from dsn_lite.network import weights
 from dsn_lite.network.config import Config
 from dsn_lite.network.model import Network
@@ -25,11 +24,6 @@ NETWORK = {
     "group_width": [6, 6], "policy_bands": 8, "policy_width": 8,
 }  # fmt: skip
 SHORT = {"batch": 4, "seconds": 0.5, "valid_items": 2, "num_mixtures": 4}
-
-
-@pytest.fixture
-def corpus(folder) -> Corpus:
-    return Corpus.open(folder / "manifest.csv", folder / "cache")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "soap"])
@@ -47,15 +41,7 @@ def test_both_losses_fall(optimizer, corpus, tmp_path):
 
 @pytest.fixture(scope="module")
 def trunk(tmp_path_factory):
-    """A network whose refinement shows, as a file."""
-    torch.manual_seed(3)
-    network = Network(Config.from_dict(NETWORK))
-    with torch.no_grad():
-        for part in (network.layers[-1].block.static, network.layers[-1].block.dynamic):
-            part.weight.normal_(0, 0.3)
-    path = tmp_path_factory.mktemp("trunk") / "trunk.safetensors"
-    weights.save(network, path)
-    return path
+    return networks.save_untaught(Config.from_dict(NETWORK), tmp_path_factory.mktemp("trunk") / "trunk.safetensors")
 
 
 def policy_run(way: str, trunk, corpus, out, steps: int, target: float) -> dict:
