@@ -88,19 +88,19 @@ class FrameRunner:
 
     def process(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`Runner`."""
-        hops = samples.reshape(-1, HOP)
-        blocks, used = self._inside.run_samples(hops, self._next_gates(len(hops)))
-        is_first = self._frames == 0
-        self._frames += len(hops)
-        # The first frame's first half lies before the signal.
-        return (blocks[1:] if is_first else blocks).reshape(-1), used
+        frames = len(samples) // HOP
+        blocks, used = self._inside.run_samples(samples.reshape(frames, HOP), self._next_gates(frames))
+        if self._frames == 0:
+            blocks = blocks[1:]  # the first frame's first half lies before the signal
+        self._frames += frames
+        return blocks.reshape(-1), used
 
     def _next_gates(self, frames: int) -> np.ndarray | None:
         """Gates [frames, K] that are not the policy's; None where the policy decides or nothing can be gated."""
         if self._given is None:
             return None
         if self._is_constant:
-            return self._given.repeat(frames, axis=0)
+            return self._given.copy() if frames == 1 else self._given.repeat(frames, axis=0)
         rows = self._given[self._frames : self._frames + frames]
         if len(rows) < frames:
             raise InputError(f"gates for {len(self._given)} frames were given, the signal has more")
@@ -145,6 +145,8 @@ class Stream:
         else:
             self.runner = FrameRunner(model, budget, policy, engine)
         self.engine: Engine | None = getattr(self.runner, "engine", None)
+        self._hop = self.runner.hop
+        self._block = max(BLOCK_SAMPLES // self._hop, 1) * self._hop
         self._no_gates = np.zeros((0, self.gate_count), np.uint8)
         self.reset()
 
@@ -163,9 +165,12 @@ class Stream:
         chunk = checked_chunk(chunk)
         self.samples_in += len(chunk)
         samples = np.concatenate((self._input, chunk)) if len(self._input) else chunk
-        ready = len(samples) // self.runner.hop * self.runner.hop
-        self._input = samples[ready:].copy() if ready < len(samples) else _NO_SAMPLES  # the caller may write to the chunk
-        return self._process(samples[:ready])
+        left = len(samples) % self._hop
+        if left:
+            samples, self._input = samples[:-left], samples[-left:].copy()  # the caller may write to the chunk
+        else:
+            self._input = _NO_SAMPLES
+        return self._process(samples)
 
     def flush(self) -> np.ndarray:
         """Return the samples still inside, so that as many have come out as went in; then reset."""
@@ -183,11 +188,11 @@ class Stream:
 
     def _process(self, samples: np.ndarray) -> np.ndarray:
         """Finished samples after whole hops; only the last call may end within one."""
-        block = max(BLOCK_SAMPLES // self.runner.hop, 1) * self.runner.hop
-        done = [self.runner.process(samples[first : first + block]) for first in range(0, len(samples), block)]
-        if len(done) == 1:
-            result, self.gates = done[0]
+        if 0 < len(samples) <= self._block:  # a microphone's: microseconds count
+            result, self.gates = self.runner.process(samples)
         else:
+            parts = (samples[first : first + self._block] for first in range(0, len(samples), self._block))
+            done = [self.runner.process(part) for part in parts]
             result = np.concatenate([_NO_SAMPLES, *(wave for wave, _ in done)])
             self.gates = np.concatenate([self._no_gates, *(gates for _, gates in done)])
         self.samples_out += len(result)

@@ -52,7 +52,7 @@ class KernelEngine:
 
     def _run(self, function, given: np.ndarray, gates: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         decides = gates is None and self._decides
-        out = np.empty(given.shape, np.float32)
+        out = np.empty_like(given)
         if gates is None or not self.gate_count:
             used = np.empty((len(given), self.gate_count), np.uint8)
             if not decides:
