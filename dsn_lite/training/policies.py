@@ -10,6 +10,7 @@ every budget is a price.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -52,7 +53,7 @@ class PolicyConfig(Plan):
     gumbel_fade: tuple[float, float] = (0.4, 0.8)
     """Between these shares of the run the noise fades, so that in the end the gates that are trained are those of use."""
     order: tuple[tuple[str, ...], ...] = ()
-    """For ``benefit``: groups of gates, each opened only on top of those before it; empty for one group of all."""
+    """Groups of gates that open together, for ``benefit`` each only on top of those before it; empty for one of all."""
 
 
 class PolicyTrainer(Loop):
@@ -72,6 +73,8 @@ class PolicyTrainer(Loop):
         gate_macs, names = count(self.network).gate_macs, self.network.gate_names
         self.shares = torch.as_tensor(gate_macs / gate_macs.sum(), dtype=torch.float32, device=self.device)
         self.tiers = [[names.index(name) for name in group] for group in plan.order or (tuple(names),)]
+        named = {gate for group in self.tiers for gate in group}
+        self.groups_of_gates = [*self.tiers, *([gate] for gate in range(len(names)) if gate not in named)]
         self.targets = self._targets()
 
     def begin(self) -> Network:
@@ -135,13 +138,20 @@ class PolicyTrainer(Loop):
         """Speech loss under sampled gates, distance of the activation to its target, and bounds on each gate's rate."""
         plan, noisy, progress = self.plan, batch["noisy"], self.step / self.plan.steps
         spectrum = stft(noisy)
-        shape = (plan.batch, spectrum.shape[1], len(self.shares), 2)
+        shape = (plan.batch, spectrum.shape[1], len(self.groups_of_gates), 2)
         noise = gating.gumbel_noise(shape, generator=generator)[self.own].to(self.device)
         first, last = plan.gumbel_fade
         noise = (noise[..., 1] - noise[..., 0]) * min(1.0, max(0.0, (last - progress) / (last - first)))
-        output: Output = self.wrapped(spectrum, lambda margins: gating.straight_through((margins + noise).sigmoid()))
+        decided: list[Tensor] = []
+
+        def sampled(margins: Tensor) -> Tensor:
+            means = [margins[..., group].mean(-1) for group in self.groups_of_gates]
+            decided.append(self._each(means, margins))
+            return gating.straight_through((decided[0] + self._each(noise.unbind(-1), margins)).sigmoid())
+
+        output: Output = self.wrapped(spectrum, sampled)
         speech = plan.loss.at_step(self.step)(istft(output.spectrum, noisy.shape[-1]), batch["clean"]).mean()
-        used, expected = (activation(g, self.shares) for g in (output.gates, output.margins.sigmoid()))
+        used, expected = (activation(g, self.shares) for g in (output.gates, decided[0].sigmoid()))
         if self.targets is None:  # met over the batch: each item alike would be no policy but a quota
             missed = (used.mean() - plan.target).square() + (expected.mean() - plan.target).square()
         else:
@@ -154,6 +164,22 @@ class PolicyTrainer(Loop):
         total = speech + plan.activation_weight * missed / 2 + plan.balance_weight * balance
         values = {"loss": speech.item(), "activation": used.mean().item(), "missed": missed.item() / 2}
         return total, values
+
+    def _each(self, values: Sequence[Tensor], like: Tensor) -> Tensor:
+        """What each gate has [..., K], of a value for each group of gates, [...] each."""
+        spread = torch.empty_like(like)
+        for group, value in zip(self.groups_of_gates, values, strict=True):
+            spread[..., group] = value[..., None]
+        return spread
+
+    def averaged(self) -> Network:
+        """The network with the averaged weights, in which the gates of a group have one margin."""
+        network = super().averaged()
+        with torch.no_grad():
+            for values in (network.policy.margins.weight, network.policy.margins.bias):
+                for group in self.groups_of_gates:
+                    values[group] = values[group].mean(0, keepdim=True)
+        return network
 
     # ---- looking
 
@@ -187,10 +213,7 @@ class PolicyTrainer(Loop):
 
     @torch.no_grad()
     def _settle(self) -> None:
-        """Gates of one group get one margin, and zero becomes the price at which the target is spent on average."""
-        for values in (self.average["policy.margins.weight"], self.average["policy.margins.bias"]):
-            for group in self.tiers:
-                values[group] = values[group].mean(0, keepdim=True)
+        """Let zero be the price at which the target is spent on average."""
         self.validate()
         self.average["policy.margins.bias"] += shift_for(self.margins, self.shares, self.plan.target)
 
