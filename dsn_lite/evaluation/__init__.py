@@ -9,7 +9,8 @@ _HOMES = {
     "benefit": "Terms gain",
     "metrics": "pesq_wb si_sdr stoi",
     "rivals": (
-        "POLICIES WIDTH_POLICIES Plan energy_threshold frame_levels frozen_pattern gate_shares snr_patterns"
+        "POLICIES WIDTH_POLICIES Assignment drawn_gates energy_threshold frame_levels frozen_pattern gate_shares "
+        "snr_opened"
     ),
     "runs": "read_runs write_run",
     "scoring": "Identity evaluate score",

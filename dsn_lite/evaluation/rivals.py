@@ -20,11 +20,11 @@ POLICIES = {
     "learned": "the gates that the policy decides",
     "open": "every gate open",
     "closed": "every gate closed",
-    "random": "each gate drawn anew each frame, open with the learned policy's mean rate of that gate",
+    "random": "in each frame the gates that the policy decided for a frame of some recording, drawn anew each time",
     "frozen": "one fixed set of open gates: of the sets with the learned mean activation, the most used gates",
     "snr": (
-        "an oracle that knows the SNR: one set of open gates an utterance, the more the lower its SNR (a falling, "
-        "clipped line), the most used gates, with the learned mean activation"
+        "an oracle that knows the SNR: every gate open in the noisiest recordings and closed in the others, with the "
+        "learned mean activation"
     ),
     "energy": (
         "every gate open on the loud frames and closed on the others: one threshold for all files, in dB relative to the "
@@ -52,36 +52,19 @@ WIDTH_POLICIES = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which gates a file gets.
-
-    Those of the model itself (``policy``), one ``pattern`` [K], drawn with ``rates`` [K], all on the frames whose level
-    is over a ``threshold`` in dB (see :func:`frame_levels`), or ``given`` [T, K].
-    """
+class Assignment:
+    """Which gates a recording gets: those of the model itself (``policy``, at a ``budget``), or ``given`` ones [T, K]."""
 
     policy: str | float = "learned"
     budget: float | None = None
-    pattern: np.ndarray | None = None
-    rates: np.ndarray | None = None
-    seed: int = 0
-    threshold: float | None = None
     given: np.ndarray | None = None
 
-    def gates(self, name: str, noisy: np.ndarray, count: int) -> str | float | np.ndarray:
-        """What ``model.enhance`` takes as ``policy`` for a file: a name, or float32 [T, K] for its ``count`` K of gates."""
-        frames = frame_count(len(noisy))
-        if self.pattern is not None:
-            return np.tile(self.pattern.astype(np.float32), (frames, 1))
-        if self.rates is not None:
-            # Seeded by the file, not by its place in a queue: the same for any number of jobs.
-            digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
-            generator = np.random.default_rng(list(digest))
-            return (generator.random((frames, len(self.rates))) < self.rates).astype(np.float32)
-        if self.threshold is not None:
-            return np.repeat(frame_levels(noisy)[:, None] > self.threshold, count, axis=1).astype(np.float32)
-        if self.given is not None:
-            return np.resize(self.given, (frames, count)).astype(np.float32)  # from the beginning again where it is short
-        return self.policy
+    def gates(self, samples: int, count: int) -> str | float | np.ndarray:
+        """What ``model.enhance`` takes as ``policy`` for so many samples: a name, or float32 [T, K], K being ``count``."""
+        if self.given is None:
+            return self.policy
+        # From the beginning again where it is short.
+        return np.resize(self.given, (frame_count(samples), count)).astype(np.float32)
 
 
 def gate_shares(model) -> np.ndarray:
@@ -110,30 +93,33 @@ def frozen_pattern(rates: np.ndarray, shares: np.ndarray, target: float) -> np.n
     return sets[np.argmax(np.where(distance <= max(0.01, distance.min() + 1e-9), use, -1))]
 
 
-def snr_patterns(snr_db: np.ndarray, rates: np.ndarray, shares: np.ndarray, target: float) -> np.ndarray:
-    """Open gates [N, K] of N utterances: activation falls with the SNR and has the mean ``target``.
+def drawn_gates(learned: Sequence[np.ndarray], frames: int, name: str, seed: int = 0) -> np.ndarray:
+    """Gates [frames, K], each row one of the learned gates [T, K] of all recordings: what opens together still does.
 
-    The wanted activation falls by 1 from the lowest to the highest SNR, moved up or down and clipped to 0..1 so that
-    its mean is ``target``. A set of gates meets it only roughly; what is left over is passed on to the next utterance
-    (in the order of the SNR), so that the mean is met.
+    Seeded by the `name` of the recording, not by its place in a queue: the same for any number of jobs.
 
-    >>> snr_patterns(np.array([0, 10, 20]), np.array([0.9, 0.1]), np.array([0.5, 0.5]), 0.5)
-    array([[1., 1.],
-           [1., 0.],
-           [0., 0.]])
+    >>> drawn_gates([np.zeros((9, 2)), np.ones((3, 2))], 400, "a").mean() < 0.4
+    np.True_
     """
-    snr_db = np.asarray(snr_db, dtype=float)
-    fall = (snr_db - snr_db.min()) / max(np.ptp(snr_db), 1e-9)
-    low, high = 0.0, 2.0
-    for _ in range(60):  # the mean grows with the offset: bisect
-        middle = (low + high) / 2
-        low, high = (middle, high) if np.clip(middle - fall, 0, 1).mean() < target else (low, middle)
-    wanted = np.clip(high - fall, 0, 1)
-    patterns, left_over = np.zeros((len(snr_db), len(rates))), 0.0
-    for index in np.argsort(snr_db, kind="stable"):
-        patterns[index] = frozen_pattern(rates, shares, wanted[index] + left_over)
-        left_over += wanted[index] - patterns[index] @ shares
-    return patterns
+    generator = np.random.default_rng(list(hashlib.sha256(f"{seed} {name}".encode()).digest()))
+    rows = np.concatenate(list(learned))
+    return rows[generator.integers(len(rows), size=frames)]
+
+
+def snr_opened(snr_db: np.ndarray, frames: Sequence[int], target: float) -> list[np.ndarray]:
+    """Which frames [T] of each recording are open: all of the noisiest ones, until the mean activation is the ``target``.
+
+    The recording in which it is reached is open at its beginning alone.
+
+    >>> [int(opened.sum()) for opened in snr_opened(np.array([0, 10, 20]), [10, 10, 10], 0.5)]
+    [10, 5, 0]
+    """
+    opened, left = [np.zeros(count, bool) for count in frames], target * len(frames)
+    for index in np.argsort(np.asarray(snr_db, dtype=float), kind="stable"):
+        share = min(max(left, 0.0), 1.0)
+        opened[index][: round(share * frames[index])] = True
+        left -= share
+    return opened
 
 
 def frame_levels(wave: np.ndarray) -> np.ndarray:
@@ -165,34 +151,37 @@ def energy_threshold(levels: Sequence[np.ndarray], target: float) -> float:
 
 def equal_activation(
     policy: str, model, found: Sequence[Pair], learned: Mapping[str, np.ndarray], seed: int
-) -> tuple[dict[str, Plan], dict]:
-    """Plan of each file under a policy with the mean activation of the `learned` gates [T, K], and what to say of it."""
-    names = [pair.name for pair in found]
-    rates = np.mean([learned[name].mean(axis=0) for name in names], axis=0)
-    shares = gate_shares(model)
+) -> tuple[dict[str, Assignment], dict]:
+    """Gates of each recording with the mean activation of the `learned` ones [T, K], and what to say of the policy."""
+    own = [learned[pair.name] for pair in found]
+    rates = np.mean([gates.mean(axis=0) for gates in own], axis=0)
+    shares, count = gate_shares(model), len(model.gate_names)
     target = float(rates @ shares)
-    detail = {"target_activation": round(target, 6)}
+    detail: dict = {"target_activation": round(target, 6)}
     if policy == "random":
-        return dict.fromkeys(names, Plan(rates=rates, seed=seed)), detail
-    if policy == "frozen":
+        given = [drawn_gates(own, len(gates), pair.name, seed) for gates, pair in zip(own, found, strict=True)]
+    elif policy == "frozen":
         pattern = frozen_pattern(rates, shares, target)
-        opened = [name for name, is_open in zip(model.gate_names, pattern, strict=True) if is_open]
-        return dict.fromkeys(names, Plan(pattern=pattern)), {**detail, "open_gates": opened}
-    if policy == "energy":
-        threshold = energy_threshold([frame_levels(read_pair(pair)[1]) for pair in found], target)
-        return dict.fromkeys(names, Plan(threshold=threshold)), {**detail, "threshold_db": round(threshold, 3)}
-    if policy == "other":
-        return {name: Plan(given=learned[other]) for name, other in zip(names, names[1:] + names[:1], strict=True)}, detail
-    if policy == "shifted":
-        return {name: Plan(given=np.roll(learned[name], LATE, axis=0)) for name in names}, detail
-    if policy == "known":
-        gains = [opening_gain(model, pair) for pair in found]
-        threshold = energy_threshold(gains, target)
-        count = len(model.gate_names)
-        opened = [np.repeat((gain > threshold)[:, None], count, axis=1) for gain in gains]
-        return {name: Plan(given=gates) for name, gates in zip(names, opened, strict=True)}, detail
-    patterns = snr_patterns(np.array([pair.snr_db for pair in found]), rates, shares, target)
-    return {name: Plan(pattern=pattern) for name, pattern in zip(names, patterns, strict=True)}, detail
+        detail["open_gates"] = [name for name, is_open in zip(model.gate_names, pattern, strict=True) if is_open]
+        given = [pattern[None]] * len(own)
+    elif policy == "other":
+        given = own[1:] + own[:1]
+    elif policy == "shifted":
+        given = [np.roll(gates, LATE, axis=0) for gates in own]
+    else:  # all gates of a frame, or none
+        if policy == "snr":
+            opened = snr_opened(np.array([pair.snr_db for pair in found]), [len(gates) for gates in own], target)
+        elif policy == "energy":
+            levels = [frame_levels(read_pair(pair)[1]) for pair in found]
+            threshold = energy_threshold(levels, target)
+            detail["threshold_db"] = round(threshold, 3)
+            opened = [level > threshold for level in levels]
+        else:
+            gains = [opening_gain(model, pair) for pair in found]
+            threshold = energy_threshold(gains, target)
+            opened = [gain > threshold for gain in gains]
+        given = [np.repeat(frames[:, None], count, axis=1) for frames in opened]
+    return {pair.name: Assignment(given=gates) for pair, gates in zip(found, given, strict=True)}, detail
 
 
 def opening_gain(model, pair: Pair) -> np.ndarray:

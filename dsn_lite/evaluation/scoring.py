@@ -26,7 +26,7 @@ from dsn_lite.errors import InputError
 from dsn_lite.evaluation import dnsmos, metrics
 from dsn_lite.evaluation.folders import Pair, pairs, read_pair
 from dsn_lite.evaluation.provenance import provenance, versions
-from dsn_lite.evaluation.rivals import EQUAL, POLICIES, WIDTH_POLICIES, Plan, equal_activation
+from dsn_lite.evaluation.rivals import EQUAL, POLICIES, WIDTH_POLICIES, Assignment, equal_activation
 from dsn_lite.evaluation.statistics import METRICS, MOS, by_snr, correlations, gate_statistics, summary
 from dsn_lite.evaluation.workers import Workers, cores
 
@@ -95,7 +95,7 @@ def evaluate(
     if policy == "snr" and any(pair.snr_db is None for pair in found):
         raise InputError(f"{folder}: the policy snr needs the SNR of every file; list them in pairs.csv (file,snr_db)")
     model = copy.deepcopy(model).cpu().eval() if isinstance(model, torch.nn.Module) else model
-    asked = Plan(policy if width is None else width, budget)
+    asked = Assignment(policy if width is None else width, budget)
     results, detail, failed = _score_all(model, found, asked, min(jobs or cores(), len(found)), seed, mos)
     errors = [line.replace(f"{Path(folder)}{os.sep}", "") for line in errors + failed]
     if not results:
@@ -121,19 +121,19 @@ def evaluate(
 
 
 def _score_all(
-    model, found: list[Pair], plan: Plan, jobs: int, seed: int, mos: bool
+    model, found: list[Pair], asked: Assignment, jobs: int, seed: int, mos: bool
 ) -> tuple[list[_Decided], dict, list[str]]:
     """Results by name, what to say about the policy, and a line for each file that failed."""
     workers, detail, errors = Workers(model, jobs), {}, []
-    plans = dict.fromkeys([pair.name for pair in found], plan)
+    gates_of = dict.fromkeys([pair.name for pair in found], asked)
     try:
-        if plan.policy in EQUAL:
-            learned, errors = workers.map(partial(_decide, plan=Plan(budget=plan.budget)), found, "learned gates")
+        if asked.policy in EQUAL:
+            learned, errors = workers.map(partial(_decide, asked=Assignment(budget=asked.budget)), found, "learned gates")
             found = [pair for pair in found if pair.name in learned]
             if found:
                 gates = {pair.name: learned[pair.name].gates for pair in found}
-                plans, detail = equal_activation(str(plan.policy), model, found, gates, seed)
-        done, failed = workers.map(partial(_score, plans=plans, mos=mos), found, f"{model.name}, {plan.policy}")
+                gates_of, detail = equal_activation(str(asked.policy), model, found, gates, seed)
+        done, failed = workers.map(partial(_score, gates_of=gates_of, mos=mos), found, f"{model.name}, {asked.policy}")
     finally:
         workers.close()
     return [done[name] for name in sorted(done)], detail, errors + failed
@@ -160,16 +160,16 @@ def _check(model, policy: str, policies: dict[str, str], budget: float | None, w
         raise InputError(f"budget is {budget}; it must lie between 0 (closed) and 1 (open)")
 
 
-def _decide(pair: Pair, model, plan: Plan) -> _Decided:
+def _decide(pair: Pair, model, asked: Assignment) -> _Decided:
     """The gates of one file, nothing scored."""
     _, noisy = read_pair(pair)
-    return _enhance(pair, model, plan, noisy, keep=True)[1]
+    return _enhance(pair, model, asked, noisy, keep=True)[1]
 
 
-def _score(pair: Pair, model, plans: dict[str, Plan], mos: bool) -> _Decided:
+def _score(pair: Pair, model, gates_of: dict[str, Assignment], mos: bool) -> _Decided:
     """The row of one file."""
     clean, noisy = read_pair(pair)
-    wave, decided = _enhance(pair, model, plans[pair.name], noisy)
+    wave, decided = _enhance(pair, model, gates_of[pair.name], noisy)
     digest = hashlib.sha256(pair.clean.read_bytes())
     digest.update(pair.noisy.read_bytes())
     decided.digest = f"{pair.name} {digest.hexdigest()} {pair.snr_db}"
@@ -203,10 +203,10 @@ def score(clean: np.ndarray, wave: np.ndarray, mos: bool = True) -> dict[str, fl
     return {name: None if np.isnan(value) else round(float(value), 6) for name, value in values.items()}
 
 
-def _enhance(pair: Pair, model, plan: Plan, noisy: np.ndarray, *, keep: bool = False) -> tuple[np.ndarray, _Decided]:
+def _enhance(pair: Pair, model, asked: Assignment, noisy: np.ndarray, *, keep: bool = False) -> tuple[np.ndarray, _Decided]:
     """The enhanced wave [samples] of one file, and the rest."""
-    policy = plan.gates(pair.name, noisy, len(model.gate_names))
-    result = model.enhance(noisy, SAMPLE_RATE, budget=plan.budget, policy=policy)
+    policy = asked.gates(len(noisy), len(model.gate_names))
+    result = model.enhance(noisy, SAMPLE_RATE, budget=asked.budget, policy=policy)
     gates = np.asarray(result.gates, dtype=float)
     frames = max(len(gates), 1)
     activation = float(result.activation)
