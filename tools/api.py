@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE, PAGE = ROOT / "dsn_lite", ROOT / "book" / "api.md"
 ROOMS = ("audio", "plots", "data", "network", "engine", "evaluation", "training", "slimmable")
-LEFT_OUT = ("network.compiled", "network.blocks.held_gru", "engine.kernel.")
+LEFT_OUT = ("network.compiled", "network.blocks.fused_norm", "network.blocks.held_gru", "engine.kernel.")
 """Compiled functions, which autodoc cannot read."""
 MORE = {
     "audio.noises": ".. autodata:: dsn_lite.audio.noises.NAMES",

@@ -89,13 +89,10 @@ class EnhancerTrainer(Loop):
                     by_policy[:, None, None], (margins + shift > 0).to(pattern), pattern
                 ).detach()
         output, loss = self.wrapped(spectrum, gates), plan.loss.at_step(self.step)
-        total = loss(istft(output.spectrum, noisy.shape[-1]), clean).mean()
-        values = {"loss": total.item()}
-        if gates is not None:
-            small = loss(istft(output.small, noisy.shape[-1]), clean).mean()
-            values["small"] = small.item()
-            total = total + plan.small * small
-        return total, values
+        answers = [output.spectrum] if gates is None else [output.spectrum, output.small]
+        losses = loss(istft(torch.stack(answers), noisy.shape[-1]), clean).mean(-1)
+        values = dict(zip(("loss", "small"), losses.tolist(), strict=False))
+        return losses[0] + plan.small * losses[1:].sum(), values
 
     def _shifts(self, generator: torch.Generator) -> Tensor:
         """What is added to the margins in each item [B] of the global batch, for the activation that it asks for."""

@@ -44,17 +44,20 @@ class SpeechLoss(Terms):
         return replace(self, windows=(self.windows[step % len(self.windows)],))
 
     def __call__(self, enhanced: Tensor, clean: Tensor) -> Tensor:
-        """Loss [B] of enhanced [B, samples] against clean [B, samples]."""
+        """Loss [B] of enhanced [B, samples] against clean [B, samples].
+
+        Several answers at once, [..., B, samples], share what is computed of the clean one; their losses are [..., B].
+        """
         scale = REFERENCE_RMS / clean.square().mean(-1, keepdim=True).add(1e-8).sqrt()
         enhanced, clean = enhanced * scale, clean * scale
-        total = enhanced.new_zeros(enhanced.shape[0])
+        total = enhanced.new_zeros(enhanced.shape[:-1])
         for length in self.windows:
             # The floor of the power keeps the gradient of |Y|^0.3 bounded where the spectrum is almost zero.
             estimate = compress(stft(enhanced, length), self.exponent, floor=1e-6)
             target = compress(stft(clean, length), self.exponent, floor=1e-6)
             magnitudes = power(estimate).add(1e-6).sqrt() - power(target).add(1e-6).sqrt()
-            total = total + self.magnitude * magnitudes.square().mean((1, 2))
-            total = total + self.complex * power(estimate - target).mean((1, 2))
+            total = total + self.magnitude * magnitudes.square().mean((-2, -1))
+            total = total + self.complex * power(estimate - target).mean((-2, -1))
         error = (enhanced - clean).square().sum(-1)
         ratio = error / clean.square().sum(-1).clamp_min(1e-8)
         total = total / len(self.windows) + self.waveform * torch.log10(ratio + self.best_ratio)

@@ -86,7 +86,7 @@ def band_powers(wave: Tensor) -> Tensor:
     """
     bands, speech = ear().bands.to(wave), ear().speech.to(wave)
     spectrum = power(stft(wave))
-    level = (spectrum * speech).sum(-1).mean(1)[:, None, None]
+    level = (spectrum * speech).sum(-1).mean(-1)[..., None, None]
     return (spectrum @ bands) * (10 ** (LISTENING_LEVEL / 10) / level.clamp_min(1e-8))
 
 
@@ -101,7 +101,7 @@ def perceptual_distance(enhanced: Tensor, clean: Tensor) -> Tensor:
     """Disturbance [B] of enhanced [B, samples] against clean [B, samples], on the scale of PESQ before its last curve.
 
     0 means that no difference is heard, 1 is about one point of the raw score ``4.5 - 0.1 d_sym - 0.0309 d_asym`` of
-    P.862. At least 0.4 s of signal.
+    P.862. At least 0.4 s of signal. Several answers at once, [..., B, samples], share what is computed of the clean one.
 
     >>> clean = torch.randn(2, 16000) * torch.linspace(0, 0.1, 16000)
     >>> noise = 0.01 * torch.randn(2, 16000)
@@ -114,12 +114,12 @@ def perceptual_distance(enhanced: Tensor, clean: Tensor) -> Tensor:
 
     # A constant colouring is forgiven up to 20 dB: the reference takes it on. Frames without speech do not count.
     active = (_audible(clean, 100 * quiet) > 1e7).to(clean)
-    means = [(spectrum * active[..., None]).mean(1) for spectrum in (enhanced, clean)]
-    clean = clean * ((means[0] + 1000) / (means[1] + 1000)).clamp(0.01, 100)[:, None]
+    means = [(spectrum * active[..., None]).mean(-2) for spectrum in (enhanced, clean)]
+    clean = clean * ((means[0] + 1000) / (means[1] + 1000)).clamp(0.01, 100)[..., None, :]
 
     # So is a slow change of gain, up to 35 dB down and 7 dB up.
     gain = (_audible(clean, quiet) + 5e3) / (_audible(enhanced, quiet) + 5e3)
-    gain = torch.cat([gain[:, :1], 0.8 * gain[:, 1:] + 0.2 * gain[:, :-1]], 1).clamp(3e-4, 5)
+    gain = torch.cat([gain[..., :1], 0.8 * gain[..., 1:] + 0.2 * gain[..., :-1]], -1).clamp(3e-4, 5)
     enhanced = enhanced * gain[..., None]
 
     loud = [loudness(spectrum) for spectrum in (enhanced, clean)]
@@ -142,5 +142,5 @@ def _audible(powers: Tensor, quiet: Tensor) -> Tensor:
 
 def _worst(disturbance: Tensor) -> Tensor:
     """Mean [B] over time of a disturbance [B, T]: sixth power inside 0.3 s, square over the stretches."""
-    stretches = disturbance.unfold(1, 20, 10).add(1e-6)
-    return stretches.pow(6).mean(-1).pow(1 / 3).mean(1).sqrt()
+    stretches = disturbance.unfold(-1, 20, 10).add(1e-6)
+    return stretches.pow(6).mean(-1).pow(1 / 3).mean(-1).sqrt()

@@ -8,7 +8,7 @@ import torch
 from networks import CONFIGS, random_network, spectrum
 
 from dsn_lite.errors import InputError
-from dsn_lite.network.blocks import recurrent
+from dsn_lite.network.blocks import norm, recurrent
 from dsn_lite.network.blocks.norm import Norm
 from dsn_lite.network.config import Config
 from dsn_lite.network.folded import fold
@@ -148,6 +148,33 @@ def test_the_compiled_loop_and_the_gathered_frames_train_alike(monkeypatch, is_g
     for name, gradient in compiled[2].items():
         scale = gathered[2][name].abs().max()
         assert scale > 0 and (gradient - gathered[2][name]).abs().max() < 1e-4 * scale, name
+
+
+@pytest.mark.parametrize("is_bent", [True, False])
+@pytest.mark.parametrize("channels", [1, 7, 20])
+def test_the_compiled_norm_is_the_library_s(monkeypatch, is_bent, channels):
+    pytest.importorskip("numba")
+    generator = torch.Generator().manual_seed(2)
+    x = 3 * torch.randn(2, 41, 32, channels, generator=generator) + 5
+    d_y = torch.randn(x.shape, generator=generator)
+    told = [torch.rand(channels, generator=generator) for _ in range(3)]
+
+    def run(fused):
+        monkeypatch.setattr(norm, "FusedNorm", fused)
+        block, given = norm.Norm(channels).train(), x.clone().requires_grad_()
+        slope = told[2].clone().requires_grad_() if is_bent else None
+        with torch.no_grad():
+            block.weight.copy_(told[0]), block.bias.copy_(told[1])
+        (block(given, slope) * d_y).sum().backward()
+        found = {"x": given.grad, "weight": block.weight.grad, "bias": block.bias.grad}
+        found |= {"mean": block.mean, "variance": block.variance}
+        return found | ({"slope": slope.grad} if is_bent else {})
+
+    compiled, library = run(norm.FusedNorm), run(None)
+    for name, value in library.items():
+        # Where the bend lies within rounding a single gradient may take the other side.
+        away = ((compiled[name] - value).abs() > 1e-3 * value.abs().max()).float().mean()
+        assert away < 1e-4, name
 
 
 @torch.no_grad()

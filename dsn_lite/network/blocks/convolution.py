@@ -43,11 +43,7 @@ class Slice(nn.Module):
         else:
             y = functional.conv2d(x, self.weight, self.bias, (1, self.stride), (0, self.kernel // 2))
         y = y.permute(0, 2, 3, 1).squeeze(0)
-        if self.norm is None:
-            return y
-        y = self.norm(y)
-        # PReLU with channels last; the gradient of the library's takes three times as long in that order.
-        return torch.lerp(functional.relu(y), y, self.slope)
+        return y if self.norm is None else self.norm(y, self.slope)
 
     def out_bands(self, bands: int) -> int:
         """Bands of the output for `bands` bands of the input."""

@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+try:
+    from dsn_lite.network.blocks.fused_norm import TILE, FusedNorm
+except ImportError:  # a bare training machine without Numba
+    TILE, FusedNorm = 1, None
+
 
 class Norm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy, 2015) of x [..., C] over all axes but the last.
@@ -34,16 +39,33 @@ class Norm(nn.Module):
         self.frozen = False
         self.epsilon, self.momentum = 1e-5, 0.05
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised x [..., C]."""
-        flat = x.reshape(-1, x.shape[-1])
+    def forward(self, x: Tensor, slope: Tensor | None = None) -> Tensor:
+        """Normalised x [..., C], through a PReLU of these slopes [C] where they are given."""
+        flat, of_batch = x.reshape(-1, x.shape[-1]), self.training and not self.frozen
+        if of_batch and FusedNorm is not None and _is_plain(flat):
+            return self._fused(flat, slope).view(x.shape)
         y = functional.batch_norm(
-            flat, self.mean, self.variance, self.weight, self.bias,
-            training=self.training and not self.frozen, momentum=self.momentum, eps=self.epsilon,
-        )  # fmt: skip
+            flat, self.mean, self.variance, self.weight, self.bias, of_batch, self.momentum, self.epsilon
+        )
+        # PReLU with channels last; the gradient of the library's takes three times as long in that order.
+        y = y if slope is None else torch.lerp(functional.relu(y), y, slope)
         return y.view(x.shape)
+
+    def _fused(self, x: Tensor, slope: Tensor | None) -> Tensor:
+        """The same of x [N, C] in a seventh of the time."""
+        slope = torch.ones_like(self.weight) if slope is None else slope
+        y, mean, variance = FusedNorm.apply(x, self.weight, self.bias, slope, self.epsilon, self.mean)
+        with torch.no_grad():
+            self.mean.lerp_(mean, self.momentum)
+            self.variance.lerp_(variance * len(x) / (len(x) - 1), self.momentum)
+        return y
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Scale and shift [C] that the running statistics come to."""
         scale = self.weight * (self.variance + self.epsilon).rsqrt()
         return scale, self.bias - self.mean * scale
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether the compiled passes take x [N, C]."""
+    return torch.is_grad_enabled() and x.device.type == "cpu" and x.dtype == torch.float32 and len(x) % TILE == 0
