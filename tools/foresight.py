@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from dsn_lite.audio.spectral import stft
 from dsn_lite.data import Corpus, Mixtures
@@ -81,12 +82,11 @@ def keep(network: Network, corpus: Corpus, split: str, items: int) -> Kept:
 
     network.policy_features = features  # type: ignore[method-assign]
     rows: list[tuple[Tensor, ...]] = []
-    for batch in DataLoader(Mixtures(corpus, split, SECONDS, SEED, size=items), batch_size=8, num_workers=1):
+    batches = DataLoader(Mixtures(corpus, split, SECONDS, SEED, size=items), batch_size=8, num_workers=1)
+    for batch in tqdm(batches, desc=split, unit="batch"):
         output = network(stft(batch["noisy"]), torch.ones_like)
         gained = gain(output.spectrum, output.small, batch["clean"], SpeechLoss()) * output.gates.shape[1]
         rows.append((seen["coarse"].half(), seen["fine"].half(), gained, output.margins.mean(-1)))
-        print(f"\r{split}: {8 * len(rows)} of {items}", end="", file=sys.stderr)
-    print(file=sys.stderr)
     network.policy_features = plain  # type: ignore[method-assign]
     return Kept(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
@@ -141,7 +141,7 @@ def main() -> int:
     """Teach and judge every variant, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest")
-    parser.add_argument("--items", type=int, default=3200, help="training mixtures of 4 s")
+    parser.add_argument("--items", type=int, default=2400, help="training mixtures of 4 s")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
