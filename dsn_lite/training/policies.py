@@ -44,7 +44,7 @@ class PolicyConfig(Plan):
     way: Literal["target", "guided", "benefit"]
     loss: SpeechLoss = field(default_factory=SpeechLoss)
     target: Share = 0.5
-    """Mean activation: aimed at, or for ``benefit`` what the price is set for in the end."""
+    """Mean activation: aimed at, but for ``benefit``, and what the price is set for in the end."""
     slope: Positive = 0.45
     """Fall of the guided target, in activation per OVRL point."""
     activation_weight: Amount = 3.0
@@ -206,9 +206,11 @@ class PolicyTrainer(Loop):
         }
 
     def finish(self) -> None:
-        """Set the price that the target activation asks for, then write weights and card with the calibration."""
-        if self.plan.way == "benefit":
-            self._settle()
+        """Set the price that the target activation asks for, then write weights and card with the calibration.
+
+        A policy that was taught to meet its target is near it; how near depends on where its last steps left it.
+        """
+        self._settle()
         super().finish()
 
     @torch.no_grad()

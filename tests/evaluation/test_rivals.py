@@ -61,12 +61,12 @@ def test_another_recording_and_two_seconds_late(place):
     own = learned(found)
     plans, _ = equal_activation("other", model, found, own, 0)
     for number, pair in enumerate(found):
-        given, other = plans[pair.name].gates(pair.name, read_pair(pair)[1], 2), own[found[(number + 1) % 3].name]
+        given, other = plans[pair.name].gates(len(read_pair(pair)[1]), 2), own[found[(number + 1) % 3].name]
         frames = min(len(given), len(other))
         assert (given[:frames] == other[:frames]).all() and given.shape == own[pair.name].shape
     plans, _ = equal_activation("shifted", model, found, own, 0)
     for pair in found:
-        given = plans[pair.name].gates(pair.name, read_pair(pair)[1], 2)
+        given = plans[pair.name].gates(len(read_pair(pair)[1]), 2)
         assert (given[LATE:] == own[pair.name][:-LATE]).all() and LATE == 125
 
 
@@ -76,7 +76,7 @@ def test_the_ceiling_opens_where_opening_gains(place):
     assert detail["target_activation"] == pytest.approx(0.5, abs=0.05)
     shares = []
     for pair in found:
-        given = plans[pair.name].gates(pair.name, read_pair(pair)[1], 2)
+        given = plans[pair.name].gates(len(read_pair(pair)[1]), 2)
         half = len(given) // 2
         assert given[half + 2 :].mean() > 0.9 and given[: half - 2].mean() < 0.1  # the noise is in the second half
         shares.append(given.mean())
@@ -90,7 +90,7 @@ def test_all_cost_the_same(place, policy):
     found, model = place
     own = learned(found)
     plans, detail = equal_activation(policy, model, found, own, 0)
-    spent = [plans[pair.name].gates(pair.name, read_pair(pair)[1], 2).mean() for pair in found]
+    spent = [plans[pair.name].gates(len(read_pair(pair)[1]), 2).mean() for pair in found]
     assert np.mean(spent) == pytest.approx(detail["target_activation"], abs=0.09)
 
 
