@@ -29,8 +29,6 @@ from dsn_lite.network.model import Network
 BLOCK = 25
 """Frames that a case runs before the next case's turn."""
 FRAME_US = 1e6 / FRAMES_PER_SECOND
-ALONE = ("open", "closed", "learned", "static")
-"""Ways of setting the gates that are timed in pieces of a file as well."""
 
 
 def noisy_speech(seconds: float) -> np.ndarray:
@@ -130,16 +128,14 @@ def measure(
     slow = {case: run for case, run in runs.items() if case[0] == "torch"}
     times |= clock(slow, max(1, passes // 5), min(frames, 250))
     first = next(iter(runs))[0]
-    times_of_files = _in_blocks(
-        {name: stream for (engine, name), stream in streams.items() if engine == first}, hops, passes
-    )
     by_engine: dict[str, dict[str, Times]] = {}
     for engine, name in runs:
         by_engine.setdefault(engine, {})[name] = times[engine, name]
+    main = _main_figures(by_engine[first], counted, counted.of_frames(used))
     return {
         "model": network.name, "engine": first, "threads": 1, "frame_ms": FRAME_US / 1e3,
-        **_main_figures(by_engine[first], counted, counted.of_frames(used)),
-        "file_us_per_frame": times_of_files,
+        **main,
+        "file_us_per_frame": _in_blocks({name: streams[first, name] for name in main["us_per_frame"]}, hops, passes),
         **(_gate_figures(by_engine[first], counted, counted.of_frames(used)) if network.gate_names else {}),
         "engines": {engine: {name: row.us for name, row in rows.items()} for engine, rows in by_engine.items()},
         "method": {
@@ -153,7 +149,7 @@ def _in_blocks(streams: dict[str, Stream], hops: np.ndarray, passes: int) -> dic
     blocks = [hops[first : first + BLOCK].reshape(-1) for first in range(0, len(hops), BLOCK)]
     runs = {name: (stream.reset, lambda t, stream=stream: stream.feed(blocks[t])) for name, stream in streams.items()}
     frames = len(hops) / len(blocks)
-    return {name: row.us / frames for name, row in clock(runs, passes, len(blocks)).items() if name in ALONE}
+    return {name: row.us / frames for name, row in clock(runs, passes, len(blocks)).items()}
 
 
 def _cases(network: Network, engines: Sequence[str], used: np.ndarray) -> dict[tuple[str, str], Stream]:

@@ -10,7 +10,6 @@ every budget is a price.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -75,6 +74,9 @@ class PolicyTrainer(Loop):
         self.tiers = [[names.index(name) for name in group] for group in plan.order or (tuple(names),)]
         named = {gate for group in self.tiers for gate in group}
         self.groups_of_gates = [*self.tiers, *([gate] for gate in range(len(names)) if gate not in named)]
+        self.group_of = [next(i for i, g in enumerate(self.groups_of_gates) if gate in g) for gate in range(len(names))]
+        members = functional.one_hot(torch.tensor(self.group_of)).float().to(self.device)  # [K, groups]
+        self.binding = members @ (members / members.sum(0)).T  # margins [..., K] times this: the mean over the group
         self.targets = self._targets()
 
     def begin(self) -> Network:
@@ -142,16 +144,12 @@ class PolicyTrainer(Loop):
         noise = gating.gumbel_noise(shape, generator=generator)[self.own].to(self.device)
         first, last = plan.gumbel_fade
         noise = (noise[..., 1] - noise[..., 0]) * min(1.0, max(0.0, (last - progress) / (last - first)))
-        decided: list[Tensor] = []
-
-        def sampled(margins: Tensor) -> Tensor:
-            means = [margins[..., group].mean(-1) for group in self.groups_of_gates]
-            decided.append(self._each(means, margins))
-            return gating.straight_through((decided[0] + self._each(noise.unbind(-1), margins)).sigmoid())
-
-        output: Output = self.wrapped(spectrum, sampled)
+        noise = noise[..., self.group_of]
+        output: Output = self.wrapped(
+            spectrum, lambda margins: gating.straight_through((margins @ self.binding + noise).sigmoid())
+        )
         speech = plan.loss.at_step(self.step)(istft(output.spectrum, noisy.shape[-1]), batch["clean"]).mean()
-        used, expected = (activation(g, self.shares) for g in (output.gates, decided[0].sigmoid()))
+        used, expected = (activation(g, self.shares) for g in (output.gates, (output.margins @ self.binding).sigmoid()))
         if self.targets is None:  # met over the batch: each item alike would be no policy but a quota
             missed = (used.mean() - plan.target).square() + (expected.mean() - plan.target).square()
         else:
@@ -164,13 +162,6 @@ class PolicyTrainer(Loop):
         total = speech + plan.activation_weight * missed / 2 + plan.balance_weight * balance
         values = {"loss": speech.item(), "activation": used.mean().item(), "missed": missed.item() / 2}
         return total, values
-
-    def _each(self, values: Sequence[Tensor], like: Tensor) -> Tensor:
-        """What each gate has [..., K], of a value for each group of gates, [...] each."""
-        spread = torch.empty_like(like)
-        for group, value in zip(self.groups_of_gates, values, strict=True):
-            spread[..., group] = value[..., None]
-        return spread
 
     def averaged(self) -> Network:
         """The network with the averaged weights, in which the gates of a group have one margin."""
