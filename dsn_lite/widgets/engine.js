@@ -65,8 +65,11 @@ const policies = {
   learned: (shift = 0) => (margins, gates) => { for (let k = 0; k < gates.length; k++) gates[k] = margins[k] + shift > 0; },
   open: () => (margins, gates) => gates.fill(1),
   closed: () => (margins, gates) => gates.fill(0),
-  /** Each gate drawn anew each frame, open as often as its rate [K] says. */
-  random: (rates) => (margins, gates) => { for (let k = 0; k < gates.length; k++) gates[k] = Math.random() < rates[k]; },
+  /** Each gate open as often as its rate [K] says; one toss a frame for all, as the network is used to gates that agree. */
+  random: (rates) => (margins, gates) => {
+    const toss = Math.random();
+    for (let k = 0; k < gates.length; k++) gates[k] = toss < rates[k];
+  },
   /** Given gate vectors [frame * K + gate], one after the other, from the first again. */
   given: (list, t = 0) => (margins, gates) => {
     for (let k = 0; k < gates.length; k++) gates[k] = list[(t * gates.length + k) % list.length];
