@@ -52,7 +52,7 @@ class Norm(nn.Module):
         return y.view(x.shape)
 
     def _fused(self, x: Tensor, slope: Tensor | None) -> Tensor:
-        """The same of x [N, C] in a seventh of the time."""
+        """The same of x [N, C] by the compiled passes."""
         slope = torch.ones_like(self.weight) if slope is None else slope
         y, mean, variance = FusedNorm.apply(x, self.weight, self.bias, slope, self.epsilon, self.mean)
         with torch.no_grad():
