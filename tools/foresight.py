@@ -28,6 +28,7 @@ from dsn_lite.network import weights
 from dsn_lite.network.model import Network
 from dsn_lite.network.policy import erb_pooling
 from dsn_lite.training.losses import SpeechLoss
+from dsn_lite.training.policies import OPENED, surprise
 from dsn_lite.zoo import DEFAULT
 
 ACTIVATION, SECONDS, SEED = 0.45, 4.0, 7
@@ -54,14 +55,14 @@ class Variant(NamedTuple):
     name: str
     fine: bool = False
     width: int = 32
-    loss: str = "gain"
+    loss: str = "whether"
 
 
 VARIANTS = (
     Variant("a new one of the shipped size"),
-    Variant("taught whether the gain exceeds the price", loss="price"),
+    Variant("taught how large the gain is", loss="gain"),
     Variant("finer input", fine=True),
-    Variant("finer input, three times as wide, taught whether", fine=True, width=96, loss="price"),
+    Variant("finer input, three times as wide", fine=True, width=96),
 )
 
 
@@ -108,17 +109,17 @@ def teach(variant: Variant, kept: Kept, steps: int) -> nn.Module:
     """A judge that was taught for so many steps of 32 mixtures."""
     torch.manual_seed(SEED)
     features = (kept.fine if variant.fine else kept.coarse).float()
-    price = float(kept.gain.flatten()[::7].quantile(1 - ACTIVATION))
+    prices = kept.gain.flatten()[::7].quantile(1 - torch.tensor(OPENED))
     judge = Judge(features, variant.width)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=4e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.05)
     for _ in range(steps):
         picks = torch.randint(len(features), (32,))
         told, gained = judge(features[picks]), kept.gain[picks]
-        if variant.loss == "price":
-            loss = functional.softplus(-told * (gained - price).sign()).mean()
+        if variant.loss == "whether":
+            loss = surprise(told, gained, prices).mean()
         else:
-            loss = functional.huber_loss(20 * told, 20 * gained, delta=10.0)
+            loss = functional.huber_loss(told, 20 * gained, delta=10.0)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)

@@ -73,16 +73,16 @@ def draw(mix: Mix, batch: int, frames: int, gates: int, generator: torch.Generat
     return pattern, chosen
 
 
-def spans(batch: int, frames: int, levels: int, generator: torch.Generator) -> Tensor:
-    """Levels [B, T] in 0..levels - 1, each held for a while of a length from ``HOLDS``; every item has lengths of its own.
+def spans(batch: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Open or closed [B, T], held for a while of a length from ``HOLDS``; every item has a length of its own.
 
-    >>> spans(2, 50, 3, torch.Generator().manual_seed(1)).shape
+    >>> spans(2, 50, torch.Generator().manual_seed(1)).shape
     torch.Size([2, 50])
     """
     rows = []
     for _ in range(batch):
         hold = HOLDS[int(torch.randint(len(HOLDS), (1,), generator=generator))]
-        coarse = torch.randint(levels, (frames // hold + 2,), generator=generator)
+        coarse = torch.randint(2, (frames // hold + 2,), generator=generator).float()
         start = int(torch.randint(hold, (1,), generator=generator))
         rows.append(coarse.repeat_interleave(hold)[start : start + frames])
     return torch.stack(rows)

@@ -2,9 +2,9 @@
 
 ``target``: one mean activation for all, gates by straight-through Gumbel-Softmax (Zhao, Yang and Madhu,
 arXiv 2510.11395, without guidance). ``guided``: the same with a target for each utterance from the OVRL of its noisy
-input (their metric guidance). ``benefit``, ours: the policy foretells what opening gains in each frame, from gates tried
-at random, and opens where the gain exceeds a price for a MAC. The first two know one budget; the third knows a value, and
-every budget is a price.
+input (their metric guidance). ``benefit``, ours: the policy foretells for each frame whether opening gains more than a
+price, from gates tried at random. The first two know one budget; the third knows which frames come first, and every
+budget is a price.
 """
 
 from __future__ import annotations
@@ -51,8 +51,12 @@ class PolicyConfig(Plan):
     """Weight of the penalty on gates whose rate over a batch leaves its bounds."""
     gumbel_fade: tuple[float, float] = (0.4, 0.8)
     """Between these shares of the run the noise fades, so that in the end the gates that are trained are those of use."""
-    order: tuple[tuple[str, ...], ...] = ()
-    """Groups of gates that open together, for ``benefit`` each only on top of those before it; empty for one of all."""
+    bound: tuple[tuple[str, ...], ...] = ()
+    """Groups of gates that open together, a gate that none names alone; empty for one of all, as ``benefit`` has it."""
+
+    def __post_init__(self) -> None:
+        if self.way == "benefit" and self.bound:
+            raise InputError("bound: way benefit decides for all gates at once; leave it out")
 
 
 class PolicyTrainer(Loop):
@@ -71,13 +75,14 @@ class PolicyTrainer(Loop):
         super().__init__(plan, corpus, folder, device=device, workers=workers)
         gate_macs, names = count(self.network).gate_macs, self.network.gate_names
         self.shares = torch.as_tensor(gate_macs / gate_macs.sum(), dtype=torch.float32, device=self.device)
-        self.tiers = [[names.index(name) for name in group] for group in plan.order or (tuple(names),)]
-        named = {gate for group in self.tiers for gate in group}
-        self.groups_of_gates = [*self.tiers, *([gate] for gate in range(len(names)) if gate not in named)]
+        given = [[names.index(name) for name in group] for group in plan.bound or (tuple(names),)]
+        named = {gate for group in given for gate in group}
+        self.groups_of_gates = [*given, *([gate] for gate in range(len(names)) if gate not in named)]
         self.group_of = [next(i for i, g in enumerate(self.groups_of_gates) if gate in g) for gate in range(len(names))]
         members = functional.one_hot(torch.tensor(self.group_of)).float().to(self.device)  # [K, groups]
         self.binding = members @ (members / members.sum(0)).T  # margins [..., K] times this: the mean over the group
         self.targets = self._targets()
+        self.prices = self._prices() if plan.way == "benefit" else None
 
     def begin(self) -> Network:
         """The finished network, frozen, with a new policy."""
@@ -116,25 +121,31 @@ class PolicyTrainer(Loop):
             return self._foretell(batch["noisy"], batch["clean"], generator)
         return self._decide(batch, generator)
 
-    def _foretell(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Squared error of the gain foretold for levels that were tried at random, span by span."""
-        spectrum = stft(noisy)
-        frames, count_levels = spectrum.shape[1], len(self.tiers) + 1
-        levels = spans(self.plan.batch, frames, count_levels, generator)[self.own].to(self.device)  # [B, T]
-        gates = torch.zeros(*levels.shape, len(self.shares), device=self.device)
-        for i, group in enumerate(self.tiers, start=1):
-            gates[..., group] = (levels >= i).float()[..., None]
-        output = self.wrapped(spectrum, lambda _: gates)
-        gained = gain(output.spectrum, output.small, clean, self.plan.loss) * frames
-        foretold = self.values(output.margins).gather(-1, levels[..., None]).squeeze(-1)
-        loss = functional.huber_loss(20 * foretold, 20 * gained, delta=10.0)
-        explained = 1 - (foretold - gained).var() / gained.var().clamp_min(1e-12)
-        return loss, {"loss": loss.item(), "gain": gained.mean().item(), "explained": explained.item()}
+    @torch.no_grad()
+    def _prices(self) -> Tensor:
+        """The gain [prices] that each share of ``OPENED`` exceeds, over frames of fixed mixtures with everything open."""
+        found = []
+        for batch in self.eights(Mixtures(self.corpus, "train", 4.0, 0, size=self.plan.valid_items)):
+            output = self.network(stft(batch["noisy"]), torch.ones_like)
+            found.append(self._gained(output, batch["clean"]).flatten())
+        return torch.cat(found).quantile(1 - torch.tensor(OPENED, device=self.device))
 
-    def values(self, margins: Tensor) -> Tensor:
-        """Gain foretold for each level [B, T, levels], nothing open first, from margins [B, T, K]: gains for a MAC."""
-        steps = [margins[..., group].mean(-1) * self.shares[group].sum() for group in self.tiers]
-        return functional.pad(torch.stack(steps, -1).cumsum(-1), (1, 0))
+    def _gained(self, output: Output, clean: Tensor) -> Tensor:
+        """What opening gained [B, T], in units of the loss of a whole item."""
+        return gain(output.spectrum, output.small, clean, self.plan.loss) * output.gates.shape[1]
+
+    def _foretell(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Cross entropy of foretelling whether opening gained more than each price, where it was tried, span by span."""
+        spectrum = stft(noisy)
+        tried = spans(self.plan.batch, spectrum.shape[1], generator)[self.own].to(self.device)  # [B, T]
+        output = self.wrapped(spectrum, lambda margins: tried[..., None].expand_as(margins))
+        gained = self._gained(output, clean)
+        told = output.margins.mean(-1)
+        loss, unlearnt = (
+            (surprise(odds, gained, self.prices) * tried).mean() for odds in (told, torch.zeros_like(told))
+        )
+        explained = 1 - (loss / unlearnt.clamp_min(1e-12)).item()
+        return loss, {"loss": loss.item(), "gain": (gained * tried).mean().item(), "explained": explained}
 
     def _decide(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Speech loss under sampled gates, distance of the activation to its target, and bounds on each gate's rate."""
@@ -214,6 +225,28 @@ class PolicyTrainer(Loop):
         """The calibration: the shift of the margins for each mean activation on the validation mixtures."""
         rows = [{"activation": a, "shift": shift_for(self.margins, self.shares, a)} for a in CALIBRATED]
         return {"way": self.plan.way, "target": self.plan.target, "calibration": rows}
+
+
+OPENED = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""Shares of the frames that the prices let open, between which ``benefit`` learns to tell frames apart."""
+
+
+def surprise(told: Tensor, gained: Tensor, prices: Tensor) -> Tensor:
+    """Cross entropy [B, T] of foretelling whether a gain exceeds a price, the mean over prices [len(OPENED)].
+
+    `told` [B, T] is how far the logarithm of the odds lies above that of any frame, one number for every price: ordinal
+    regression with proportional odds (McCullagh, 1980). How large a large gain is counts nothing, on which side of a price
+    it lies counts all.
+
+    >>> gained = torch.linspace(-1, 1, 1000).view(2, 500)
+    >>> prices = gained.flatten().quantile(1 - torch.tensor(OPENED))
+    >>> nothing, right, wrong = (surprise(size * gained, gained, prices).mean() for size in (0, 8, -8))
+    >>> bool(right < nothing / 2), bool(wrong > 2 * nothing)
+    (True, True)
+    """
+    exceeds = (gained[..., None] > prices).to(told.dtype)
+    odds = told[..., None] + torch.tensor(OPENED, device=told.device).logit()
+    return functional.binary_cross_entropy_with_logits(odds, exceeds, reduction="none").mean(-1)
 
 
 CALIBRATED = tuple(round(0.05 * i, 2) for i in range(1, 20))

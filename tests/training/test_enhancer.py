@@ -1,5 +1,6 @@
 """The trunk with its two answers, and the three ways to teach a policy on it."""
 
+import math
 import subprocess
 import sys
 
@@ -20,7 +21,7 @@ from dsn_lite.training.enhancer import EnhancerConfig, EnhancerTrainer
 from dsn_lite.training.labels import label_path
 from dsn_lite.training.losses import SpeechLoss
 from dsn_lite.training.patterns import Mix, spans
-from dsn_lite.training.policies import PolicyConfig, PolicyTrainer, shift_for
+from dsn_lite.training.policies import OPENED, PolicyConfig, PolicyTrainer, shift_for, surprise
 
 SHORT = {"steps": 4, "batch": 2, "seconds": 0.5, "valid_items": 2, "valid_every": 2, "save_every": 1, "warmup_steps": 1}
 
@@ -172,18 +173,38 @@ def test_gain_lies_where_the_answers_differ():
     assert frames[inside].sum() > 0.999 * frames.abs().sum()
 
 
-def test_values_of_levels_are_sums_of_margins(trunk, corpus, tmp_path):
-    run = run_of("benefit", trunk, corpus, tmp_path, order=[["decoder 2", "heads"], ["middle 2"]])
-    margins = torch.randn(2, 5, 8)
-    names, shares = run.network.gate_names, run.shares
+def test_benefit_decides_for_all_gates_at_once(trunk, corpus, tmp_path):
+    run = run_of("benefit", trunk, corpus, tmp_path / "run")
+    assert bool((run.prices.diff() < 0).all())  # the more frames open, the lower the price
+    run.run()
+    margins = weights.read(tmp_path / "run" / "model.safetensors", Network).policy.margins
+    assert bool((margins.weight == margins.weight[0]).all()) and bool((margins.bias == margins.bias[0]).all())
+    with pytest.raises(InputError, match="bound: way benefit decides for all gates at once"):
+        run_of("benefit", trunk, corpus, tmp_path, bound=[["decoder 2", "heads"]])
+
+
+def test_gates_of_a_group_decide_together(trunk, corpus, tmp_path):
+    run = run_of("target", trunk, corpus, tmp_path, bound=[["decoder 2", "heads"], ["middle 2"]])
+    names = run.network.gate_names
     first, second, third = (names.index(name) for name in ("decoder 2", "heads", "middle 2"))
-    one = (margins[..., first] + margins[..., second]) / 2 * (shares[first] + shares[second])
-    expected = torch.stack([torch.zeros(2, 5), one, one + margins[..., third] * shares[third]], -1)
-    assert torch.allclose(run.values(margins), expected)
     run.run()
     policy = weights.read(tmp_path / "model.safetensors", Network).policy
-    assert policy.margins.weight[first].equal(policy.margins.weight[second])  # one group, one decision
+    assert policy.margins.weight[first].equal(policy.margins.weight[second])
     assert not policy.margins.weight[first].equal(policy.margins.weight[third])
+
+
+def test_how_large_a_large_gain_is_counts_nothing():
+    torch.manual_seed(0)
+    told, gained, prices = torch.randn(4, 50), torch.randn(4, 50), torch.tensor([1.0, 0.3, 0.0, -0.3, -1.0])
+    loss = surprise(told, gained, prices)
+    assert loss.equal(surprise(told, torch.where(gained > 1, 100 * gained, gained), prices))
+    frame = (loss[0, 0], told[0, 0].item(), gained[0, 0].item())
+    by_hand = 0.0
+    for share, price in zip(OPENED, prices.tolist(), strict=True):
+        odds = math.exp(frame[1]) * share / (1 - share)
+        right = odds / (1 + odds) if frame[2] > price else 1 / (1 + odds)
+        by_hand -= math.log(right) / len(OPENED)
+    assert float(frame[0]) == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_the_shift_meets_the_activation_asked_for():
@@ -194,8 +215,8 @@ def test_the_shift_meets_the_activation_asked_for():
         assert float(spent) == pytest.approx(target, abs=0.002)
 
 
-def test_spans_hold_and_hold_every_level():
-    levels = spans(64, 300, 4, torch.Generator().manual_seed(2))
-    assert set(levels.unique().tolist()) == {0, 1, 2, 3}
-    changes = (levels[:, 1:] != levels[:, :-1]).float().mean(1)
-    assert changes.min() < 0.05 and changes.max() > 0.6
+def test_spans_are_open_and_closed_and_hold():
+    tried = spans(64, 300, torch.Generator().manual_seed(2))
+    assert set(tried.unique().tolist()) == {0, 1}
+    changes = (tried[:, 1:] != tried[:, :-1]).float().mean(1)
+    assert changes.min() < 0.05 and changes.max() > 0.45

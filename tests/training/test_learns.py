@@ -64,7 +64,7 @@ def test_a_policy_is_priced_so_that_the_target_is_spent(target, way, trunk, corp
 @pytest.mark.parametrize("target", [0.25, 0.6])
 def test_a_policy_with_one_target_learns_to_meet_it(target, trunk, corpus, tmp_path):
     alone = [[name] for name in Network(Config.from_dict(NETWORK)).gate_names]
-    last, _ = policy_run("target", trunk, corpus, tmp_path, 80, target, order=alone)
+    last, _ = policy_run("target", trunk, corpus, tmp_path, 80, target, bound=alone)
     assert last["valid_activation"] == pytest.approx(target, abs=0.15)
 
 

@@ -71,9 +71,9 @@ all: {batch: 2, seconds: 0.5, valid_items: 2, valid_every: 2, save_every: 1}
 stages:
   trunk: {task: enhance, network: {preset: tiny}, steps: 3, lr: 1e-3}
   longer: {task: enhance, network: {preset: tiny}, steps: 2, lr: 1e-3, freeze_norms: true, only_refinement: true}
-  policy: {task: policy, way: benefit, steps: 2, order: [[decoder 2, decoder 3], [middle 2]]}
+  policy: {task: policy, way: benefit, steps: 2}
 branches:
-  dsn: {policy: {way: target, order: []}}
+  dsn: {policy: {way: target}}
 """
 
 
