@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
                 continue
             if code := _run_stage(task, plan, corpus, folder, device, args):
                 return code
+            if several:
+                dist.barrier()  # until the first process has written the weights, the next stage cannot begin
             if not before.exists():  # it stopped where --stop-at said
                 break
     finally:

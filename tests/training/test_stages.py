@@ -1,5 +1,7 @@
 """Recipes: stages that start from each other, and branches that share the first of them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,17 @@ stages:
 branches:
   dsn: {policy: {way: target}}
 """
+
+
+def test_two_processes_go_from_stage_to_stage(tmp_path, folder):
+    """The second process waits until the first has written the weights of a stage."""
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(TINY)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dsn_lite"]
+    command += ["train", str(recipe), "--data", str(folder / "manifest.csv"), "--out", str(run), "--workers", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (run / "policy" / "model.safetensors").exists()
 
 
 def test_a_recipe_runs_from_nothing_to_the_end_and_branches_share_it(tmp_path, folder, capsys):
