@@ -10,6 +10,7 @@ budget is a price.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -75,9 +76,7 @@ class PolicyTrainer(Loop):
         super().__init__(plan, corpus, folder, device=device, workers=workers)
         gate_macs, names = count(self.network).gate_macs, self.network.gate_names
         self.shares = torch.as_tensor(gate_macs / gate_macs.sum(), dtype=torch.float32, device=self.device)
-        given = [[names.index(name) for name in group] for group in plan.bound or (tuple(names),)]
-        named = {gate for group in given for gate in group}
-        self.groups_of_gates = [*given, *([gate] for gate in range(len(names)) if gate not in named)]
+        self.groups_of_gates = groups_of(names, plan.bound)
         self.group_of = [next(i for i, g in enumerate(self.groups_of_gates) if gate in g) for gate in range(len(names))]
         members = functional.one_hot(torch.tensor(self.group_of)).float().to(self.device)  # [K, groups]
         self.binding = members @ (members / members.sum(0)).T  # margins [..., K] times this: the mean over the group
@@ -225,6 +224,22 @@ class PolicyTrainer(Loop):
         """The calibration: the shift of the margins for each mean activation on the validation mixtures."""
         rows = [{"activation": a, "shift": shift_for(self.margins, self.shares, a)} for a in CALIBRATED]
         return {"way": self.plan.way, "target": self.plan.target, "calibration": rows}
+
+
+def groups_of(names: Sequence[str], bound: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Numbers of the gates that decide together, from their names: those of `bound`, the others alone; without it all.
+
+    >>> groups_of(["heads", "groups", "middle 2"], [["heads", "middle 2"]]), groups_of(["heads", "groups"], [])
+    ([[0, 2], [1]], [[0, 1]])
+    """
+    named = [name for group in bound for name in group]
+    for name in named:
+        if name not in names:
+            raise InputError(f"bound: no gate {name!r}; known are {', '.join(names)}")
+        if named.count(name) > 1:
+            raise InputError(f"bound: gate {name!r} stands there twice; name it once")
+    alone = [[name] for name in names if name not in named] if named else [names]
+    return [[names.index(name) for name in group] for group in (*bound, *alone) if group]
 
 
 OPENED = (0.2, 0.35, 0.5, 0.65, 0.8)

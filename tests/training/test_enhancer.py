@@ -193,6 +193,15 @@ def test_gates_of_a_group_decide_together(trunk, corpus, tmp_path):
     assert not policy.margins.weight[first].equal(policy.margins.weight[third])
 
 
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [([["hedas"]], "no gate 'hedas'; known are .*heads"), ([["heads", "groups"], ["heads"]], "'heads' stands there twice")],
+)
+def test_groups_of_gates_that_cannot_be_are_refused(bound, words, trunk, corpus, tmp_path):
+    with pytest.raises(InputError, match=words):
+        run_of("target", trunk, corpus, tmp_path, bound=bound)
+
+
 def test_how_large_a_large_gain_is_counts_nothing():
     torch.manual_seed(0)
     told, gained, prices = torch.randn(4, 50), torch.randn(4, 50), torch.tensor([1.0, 0.3, 0.0, -0.3, -1.0])
