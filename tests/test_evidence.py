@@ -54,7 +54,7 @@ def place(tmp_path, monkeypatch):
         done.clear()
         return tool.main(), list(done)
 
-    return SimpleNamespace(make=make, weights=weights, results=results)
+    return SimpleNamespace(make=make, tool=tool, weights=weights, results=results)
 
 
 def test_all_of_it_then_nothing_then_what_changed(place):
@@ -90,3 +90,15 @@ def test_dry_and_only(place, capsys):
     assert (status, done) == (0, []) and "test.jsonl static (missing)" in capsys.readouterr().out
     assert not (place.results / "evidence.json").exists()
     assert len(place.make("--only", "test.jsonl static")[1]) == 1
+
+
+def test_one_that_runs_beside_another_does_not_forget_what_that_made(place, monkeypatch):
+    path = place.results / "evidence.json"
+
+    def make(job, results):
+        path.write_text(json.dumps({"made beside it": {}}))
+        return True
+
+    monkeypatch.setattr(place.tool.Job, "make", make)
+    place.make("--only", "test.jsonl static")
+    assert set(json.loads(path.read_text())) == {"made beside it", "test.jsonl static"}

@@ -134,6 +134,11 @@ def _of_the_default(weights: Path | None, sets: dict[str, Path], results: Path) 
         yield Job(f"meaning-{pairs}.json", ("meaning.py", str(folder), DEFAULT, "--json", out), (weights, folder))
 
 
+def read_record(path: Path) -> dict:
+    """What is known of each file; empty where nothing is."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def stale(made: list[Job], results: Path, record: dict) -> list[Job]:
     """Those that are missing or were made from something else, and those that are made from such."""
     again: list[Job] = []
@@ -156,7 +161,7 @@ def main() -> int:
     parser.add_argument("--dry", action="store_true", help="only say what would be done")
     given = parser.parse_args()
     path = given.results / "evidence.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
+    record = read_record(path)
     sets = {"test": given.pairs, "streams": given.streams}
     todo = stale(jobs(sets, given.manifest, given.results), given.results, record)
     todo = [job for job in todo if given.only in job.file]
@@ -168,6 +173,7 @@ def main() -> int:
         if not job.make(given.results):
             print(f"{job.file} was not made; mend that and run this again, it goes on here", file=sys.stderr)
             return 1
+        record = read_record(path)  # again: one for each of the sets may run beside this
         record[job.file] = job.state()
         write_json(path, record)
     return 0
