@@ -23,9 +23,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_model(parser, more=", or 'noisy' for the input alone")
     parser.add_argument(
         "--policy", choices=_POLICIES, default="learned",
-        help="who decides the gates; from random on with the mean activation of learned: drawn at random, one frozen "
-        "set, by SNR (an oracle), by energy, of another recording, two seconds late, by the gain known afterwards (a "
-        "ceiling)",
+        help="who decides the gates; from random on with the mean activation of learned: drawn at random, the best "
+        "frozen set, by SNR (an oracle), by energy, of another recording, two seconds late, by the gain known afterwards "
+        "(a ceiling)",
     )  # fmt: skip
     add_budget(parser, "the switchable computation")
     told = "one constant width, such as 0.25, of a network of widths"

@@ -9,8 +9,8 @@ _HOMES = {
     "benefit": "Terms gain",
     "metrics": "pesq_wb si_sdr stoi",
     "rivals": (
-        "POLICIES WIDTH_POLICIES Assignment drawn_gates energy_threshold frame_levels frozen_pattern gate_shares "
-        "snr_opened"
+        "POLICIES WIDTH_POLICIES Assignment best_set drawn_gates energy_threshold fixed_sets frame_levels gate_shares "
+        "opening_gain snr_opened"
     ),
     "runs": "read_runs write_run",
     "scoring": "Identity evaluate score",

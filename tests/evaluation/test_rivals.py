@@ -9,7 +9,7 @@ import soundfile
 
 from dsn_lite.audio.spectral import frame_count
 from dsn_lite.evaluation.folders import Pair, read_pair
-from dsn_lite.evaluation.rivals import EQUAL, LATE, equal_activation, opening_gain
+from dsn_lite.evaluation.rivals import EQUAL, LATE, best_set, equal_activation, fixed_sets, opening_gain
 from dsn_lite.evaluation.runs import read_runs, write_run
 
 
@@ -80,7 +80,7 @@ def test_the_ceiling_opens_where_opening_gains(place):
         half = len(given) // 2
         assert given[half + 2 :].mean() > 0.9 and given[: half - 2].mean() < 0.1  # the noise is in the second half
         shares.append(given.mean())
-        gains = opening_gain(model, pair)
+        gains = opening_gain(model, *read_pair(pair))
         assert gains[half + 2 :].min() > gains[: half - 2].max()
     assert np.mean(shares) == pytest.approx(0.5, abs=0.05)
 
@@ -92,6 +92,36 @@ def test_all_cost_the_same(place, policy):
     plans, detail = equal_activation(policy, model, found, own, 0)
     spent = [plans[pair.name].gates(len(read_pair(pair)[1]), 2).mean() for pair in found]
     assert np.mean(spent) == pytest.approx(detail["target_activation"], abs=0.09)
+
+
+def test_the_fixed_set_is_the_best_of_all_that_cost_as_much(place):
+    found, halver = place
+    recordings = [read_pair(pair) for pair in found]
+
+    class Four(Halver):
+        """Of its four gates only b and d together do anything."""
+
+        gate_names = tuple("abcd")
+
+        def enhance(self, wave, sample_rate, *, budget=None, policy="learned"):
+            if not isinstance(policy, str):
+                policy = np.asarray(policy)[:, [1, 3]]
+            return super().enhance(wave, sample_rate, policy=policy)
+
+    model, sets = Four(halver.clean), fixed_sets(np.full(4, 0.25), 0.5)
+    assert len(sets) == 7  # all pairs and the empty set
+    assert best_set(model, sets, recordings).tolist() == [0, 1, 0, 1]
+
+    class Spoils(Four):
+        """Opening b and d doubles the error."""
+
+        def enhance(self, wave, sample_rate, *, budget=None, policy="learned"):
+            result = super().enhance(wave, sample_rate, policy=policy)
+            result.wave = (wave + 2 * (wave - result.wave)).astype(np.float32)
+            return result
+
+    rest = [one for one in sets if one[1] * one[3] == 1 or not one.any()]
+    assert not best_set(Spoils(halver.clean), np.array(rest), recordings).any()
 
 
 def test_runs_are_kept_by_name_and_inputs_once(tmp_path):
