@@ -344,12 +344,12 @@ def test_gate_shares_are_measured():
 
 
 @pytest.mark.parametrize("budget", [None, 0.3])
-@pytest.mark.parametrize(("policy", "tolerance"), [("random", 0.02), ("frozen", 0.12), ("snr", 0.02), ("energy", 0.02)])
-def test_policies_cost_what_the_learned_one_costs(folder, quick, policy, tolerance, budget):
+@pytest.mark.parametrize("policy", ["random", "snr", "energy"])
+def test_policies_cost_what_the_learned_one_costs(folder, quick, policy, budget):
     learned = evaluate(Fake(), folder, jobs=1, budget=budget)
     other = evaluate(Fake(), folder, jobs=1, budget=budget, policy=policy)
     assert other["target_activation"] == pytest.approx(learned["activation"], abs=1e-4)
-    assert other["activation"] == pytest.approx(learned["activation"], abs=tolerance)
+    assert other["activation"] == pytest.approx(learned["activation"], abs=0.02)
     assert 0 < learned["activation"] < 1
 
 
@@ -399,10 +399,10 @@ def test_rivals_meet_the_target():
         assert np.mean([each.mean() for each in opened]) == pytest.approx(target, abs=0.001)
         assert max(snr[[each.any() for each in opened]]) <= min(snr[[not each.all() for each in opened]])
         sets = fixed_sets(shares, target)
-        assert (sets @ shares <= target + 0.02).all() and not sets[-1].any()
-        for one in sets[:-1]:
+        assert (sets @ shares <= target + 0.02).all() and not sets[0].any()
+        for one in sets[1:]:
             assert all(one @ shares + share > target + 0.02 for share in shares[one == 0])
-    assert fixed_sets(SHARES, 1.0)[0].all() and len(fixed_sets(SHARES, 0.0)) == 1
+    assert fixed_sets(SHARES, 1.0)[-1].all() and len(fixed_sets(SHARES, 0.0)) == 1
 
 
 def test_gate_statistics_are_finite_where_rounding_leaves_the_range():
