@@ -92,6 +92,14 @@ def test_dry_and_only(place, capsys):
     assert len(place.make("--only", "test.jsonl static")[1]) == 1
 
 
+def test_tables_follow_what_was_made_without_them(place):
+    place.make()
+    (place.weights / "static.safetensors").write_text("other")
+    assert len(place.make("--only", "jsonl static")[1]) == 2
+    assert [line.split("/")[-1] for line in place.make()[1]] == ["pareto.py", "tables.py"]
+    assert place.make() == (0, [])
+
+
 def test_one_that_runs_beside_another_does_not_forget_what_that_made(place, monkeypatch):
     path = place.results / "evidence.json"
 

@@ -45,10 +45,13 @@ class Job:
     sources: tuple[Path | str, ...]
     """Files and folders, and the names of other jobs."""
 
-    def state(self) -> dict:
-        """What it would be made from now: its command and hashes of its sources."""
-        files = (source for source in self.sources if isinstance(source, Path))
-        return {"command": command(["dsn-lite", *self.command]), "sources": {path.name: digest(path) for path in files}}
+    def state(self, record: dict) -> dict:
+        """What it would be made from now: its command, hashes of its files, and one of what is known of the other jobs."""
+        files = {source.name: digest(source) for source in self.sources if isinstance(source, Path)}
+        others = [record.get(source) for source in self.sources if isinstance(source, str)]
+        if others:
+            files["others"] = hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()[:16]
+        return {"command": command(["dsn-lite", *self.command]), "sources": files}
 
     def line(self) -> list[str]:
         """The command line."""
@@ -144,7 +147,7 @@ def stale(made: list[Job], results: Path, record: dict) -> list[Job]:
     again: list[Job] = []
     for job in made:
         waiting = {other.file for other in again}
-        is_known = job.is_there(results) and record.get(job.file) == job.state()
+        is_known = job.is_there(results) and record.get(job.file) == job.state(record)
         if not is_known or waiting.intersection(job.sources):
             again.append(job)
     return again
@@ -174,7 +177,7 @@ def main() -> int:
             print(f"{job.file} was not made; mend that and run this again, it goes on here", file=sys.stderr)
             return 1
         record = read_record(path)  # again: one for each of the sets may run beside this
-        record[job.file] = job.state()
+        record[job.file] = job.state(record)
         write_json(path, record)
     return 0
 
