@@ -81,3 +81,22 @@ def test_throughput_of_every_trainer(two_talkers, tmp_path):
         assert low - 0.002 <= 1 / values["steps_per_second"] <= high + 0.002
         assert values["audio_seconds_per_second"] == pytest.approx(values["steps_per_second"], abs=0.01)  # 2 times 0.5 s
     assert found["static"]["parameters"] < found["gated"]["parameters"] == found["policy"]["parameters"]
+
+
+def test_what_is_foretold_is_judged_between_chance_and_the_best_frames():
+    foresight = tool("foresight")
+    gained = torch.from_numpy(np.random.default_rng(0).exponential(size=(8, 400)))
+    noise = torch.rand(8, 400, generator=torch.Generator().manual_seed(0))
+    assert foresight.share(gained, gained, 0.4) == pytest.approx(1)
+    assert foresight.share(noise, gained, 0.4) == pytest.approx(0, abs=0.05)
+    assert foresight.share(-gained, gained, 0.4) < -0.4
+    assert 0.3 < foresight.share(gained + noise * 2, gained, 0.4) < 0.95
+
+
+def test_what_a_feature_says_is_learnt_either_way():
+    foresight = tool("foresight")
+    features = torch.randn(48, 60, 3, generator=torch.Generator().manual_seed(0)).half()
+    kept = foresight.Kept(features, torch.stack([features[..., 0].float(), torch.zeros(48, 60)], -1), [])
+    for whether in (False, True):
+        told = foresight.teach(whether, kept, 0.05, 120)(features.float()).detach()
+        assert foresight.share(told, kept.gain(0.05), 0.4) > 0.8

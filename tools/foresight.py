@@ -1,101 +1,86 @@
-"""How much of what opening gains can be foretold: policies of several sizes, inputs and losses on the shipped network.
+"""What a policy should be taught: policies taught several things on one network, judged on mixtures and on streams.
 
-    python tools/foresight.py MANIFEST --json results/foresight.json
+    python tools/foresight.py MANIFEST --model checkpoints/enhancer/refine/model.safetensors --json results/foresight.json
 
-The network is run once over training and validation mixtures with everything open; what a policy may see and what opening
-gained in each frame are kept. On that each policy is taught within a minute. Its share: what its frames gain above chance,
-of what the ceiling's frames gain above it, at one activation, on validation mixtures.
+The network is run once over training mixtures with everything open; what a policy may see, and what opening gained in
+each frame, are kept. On that each policy is taught within a minute: how large the gain is, or whether it exceeds each of
+five prices; with more or less weight on the part of the waveform. Then validation mixtures and validation streams are
+enhanced with the frames open that a policy puts first, at one activation over each set: PESQ, SI-SDR, and its share, what
+its frames gain above chance, of what the best frames gain above it. Beside them stand the best frames themselves, frames
+drawn at random, everything open and everything closed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dsn_lite.audio.spectral import stft
-from dsn_lite.data import Corpus, Mixtures
-from dsn_lite.evaluation import gain
+from dsn_lite.audio.spectral import SAMPLE_RATE, stft
+from dsn_lite.data import Corpus, Mixtures, ValidationStreams
+from dsn_lite.evaluation import Terms, gain, pesq_wb, si_sdr
 from dsn_lite.evaluation.provenance import provenance, report
-from dsn_lite.network import weights
 from dsn_lite.network.model import Network
-from dsn_lite.network.policy import erb_pooling
-from dsn_lite.training.losses import SpeechLoss
 from dsn_lite.training.policies import OPENED, surprise
-from dsn_lite.zoo import DEFAULT
+from dsn_lite.zoo import DEFAULT, load
 
-ACTIVATION, SECONDS, SEED = 0.45, 4.0, 7
-REGIONS = 4
-"""Stretches of bands over which the middle is averaged for the finer input."""
+ACTIVATIONS, SEED = (0.25, 0.45), 7
+WEIGHTS = (0.05, 0.2, 0.8)
+"""Of the waveform's part of the gain; the first is that of the loss."""
+SPECTRAL, WAVEFORM = Terms(waveform=0.0), Terms(magnitude=0.0, complex=0.0, waveform=1.0)
 
 
 class Kept(NamedTuple):
-    """What is kept of N mixtures."""
+    """What is kept of N recordings."""
 
-    coarse: Tensor
-    """What the shipped policy sees [N, T, P]."""
-    fine: Tensor
-    """32 bands of input and small answer, and the middle in four regions [N, T, Q]."""
-    gain: Tensor
-    """What opening gained [N, T]."""
-    margin: Tensor
-    """What the shipped policy foretold [N, T]."""
+    features: Tensor
+    """What the policy sees [N, T, P]."""
+    parts: Tensor
+    """What opening gained [N, T, 2]: the spectrum's part, and the waveform's for a weight of 1."""
+    waves: list[tuple[np.ndarray, np.ndarray]]
+    """Noisy and clean, where they are listened to."""
 
-
-class Variant(NamedTuple):
-    """One policy to teach."""
-
-    name: str
-    fine: bool = False
-    width: int = 32
-    loss: str = "whether"
-
-
-VARIANTS = (
-    Variant("a new one of the shipped size"),
-    Variant("taught how large the gain is", loss="gain"),
-    Variant("finer input", fine=True),
-    Variant("finer input, three times as wide", fine=True, width=96),
-)
+    def gain(self, weight: float) -> Tensor:
+        """What opening gained [N, T]."""
+        return self.parts[..., 0] + weight * self.parts[..., 1]
 
 
 @torch.no_grad()
-def keep(network: Network, corpus: Corpus, split: str, items: int) -> Kept:
-    """Run the network over so many mixtures of a split."""
-    seen: dict[str, Tensor] = {}
-    pooling, plain = erb_pooling(32), network.policy_features
+def keep(network: Network, mixtures: Mixtures, batch_size: int, *, waves: bool = False) -> Kept:
+    """Run the network over mixtures with everything open."""
+    seen: list[Tensor] = []
+    plain = network.policy_features
 
     def features(x: Tensor, mask: Tensor, inputs: list[Tensor]) -> Tensor:
-        magnitude = x[..., 2]
-        answer = magnitude * mask.square().sum(-1).sqrt()
-        middle = next(each for each, layer in zip(inputs, network.layers, strict=True) if layer.kind == "up")
-        regions = middle.unflatten(2, (REGIONS, -1)).mean(3).flatten(2)
-        seen["coarse"] = plain(x, mask, inputs)
-        seen["fine"] = torch.cat([magnitude @ pooling, answer @ pooling, regions], -1)
-        return seen["coarse"]
+        seen.append(plain(x, mask, inputs).half())
+        return seen[-1].float()
 
     network.policy_features = features  # type: ignore[method-assign]
-    rows: list[tuple[Tensor, ...]] = []
-    batches = DataLoader(Mixtures(corpus, split, SECONDS, SEED, size=items), batch_size=8, num_workers=1)
-    for batch in tqdm(batches, desc=split, unit="batch"):
-        output = network(stft(batch["noisy"]), torch.ones_like)
-        gained = gain(output.spectrum, output.small, batch["clean"], SpeechLoss()) * output.gates.shape[1]
-        rows.append((seen["coarse"].half(), seen["fine"].half(), gained, output.margins.mean(-1)))
+    parts: list[Tensor] = []
+    kept: list[tuple[np.ndarray, np.ndarray]] = []
+    for batch in tqdm(DataLoader(mixtures, batch_size=batch_size, num_workers=1), unit="batch"):
+        output, clean = network(stft(batch["noisy"]), torch.ones_like), batch["clean"]
+        both = [gain(output.spectrum, output.small, clean, terms) for terms in (SPECTRAL, WAVEFORM)]
+        parts.append(torch.stack(both, -1) * output.gates.shape[1])
+        if waves:
+            kept += zip(batch["noisy"].numpy(), clean.numpy(), strict=True)
     network.policy_features = plain  # type: ignore[method-assign]
-    return Kept(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
+    return Kept(torch.cat(seen), torch.cat(parts), kept)
 
 
 class Judge(nn.Module):
-    """Normalised features [B, T, P] to what opening is worth [B, T]."""
+    """Normalised features [B, T, P] to what opening is worth [B, T]; of the size of the policy that ships."""
 
-    def __init__(self, features: Tensor, width: int):
+    def __init__(self, features: Tensor, width: int = 32):
         super().__init__()
         self.mean, self.deviation = features.mean((0, 1)), features.std((0, 1)) + 1e-5
         self.recurrent, self.out = nn.GRU(features.shape[-1], width, batch_first=True), nn.Linear(width, 1)
@@ -105,21 +90,19 @@ class Judge(nn.Module):
         return self.out(self.recurrent((features - self.mean) / self.deviation)[0]).squeeze(-1)
 
 
-def teach(variant: Variant, kept: Kept, steps: int) -> nn.Module:
+def teach(whether: bool, kept: Kept, weight: float, steps: int) -> nn.Module:
     """A judge that was taught for so many steps of 32 mixtures."""
     torch.manual_seed(SEED)
-    features = (kept.fine if variant.fine else kept.coarse).float()
-    prices = kept.gain.flatten()[::7].quantile(1 - torch.tensor(OPENED))
-    judge = Judge(features, variant.width)
+    features, gained = kept.features.float(), kept.gain(weight)
+    prices = gained.flatten()[::7].quantile(1 - torch.tensor(OPENED))
+    size = gained.flatten()[::7].std()
+    judge = Judge(features)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=4e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.05)
-    for _ in range(steps):
+    for _ in tqdm(range(steps), unit="step", leave=False):
         picks = torch.randint(len(features), (32,))
-        told, gained = judge(features[picks]), kept.gain[picks]
-        if variant.loss == "whether":
-            loss = surprise(told, gained, prices).mean()
-        else:
-            loss = functional.huber_loss(told, 20 * gained, delta=10.0)
+        told, found = judge(features[picks]), gained[picks]
+        loss = surprise(told, found, prices).mean() if whether else functional.huber_loss(told, found / size, delta=4.0)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
@@ -128,9 +111,9 @@ def teach(variant: Variant, kept: Kept, steps: int) -> nn.Module:
     return judge.eval()
 
 
-def share(told: Tensor, gained: Tensor) -> float:
+def share(told: Tensor, gained: Tensor, activation: float) -> float:
     """What the frames that are told to be worth most gain above chance, over what the best frames gain above it."""
-    count, chance = int(ACTIVATION * gained.numel()), ACTIVATION * gained.mean()
+    count, chance = int(activation * gained.numel()), activation * gained.mean()
 
     def of_frames(score: Tensor) -> Tensor:
         return gained.flatten()[score.flatten().topk(count).indices].sum() / gained.numel() - chance
@@ -138,27 +121,67 @@ def share(told: Tensor, gained: Tensor) -> float:
     return float(of_frames(told) / of_frames(gained))
 
 
+def listen(network: Network, kept: Kept, told: Tensor, activation: float) -> dict[str, float]:
+    """Mean scores with the frames open that are told to be worth most; the threshold is one for all."""
+    count = int(activation * told.numel())
+    opened = torch.zeros(told.numel(), dtype=torch.bool)
+    opened[told.flatten().topk(count).indices] = True
+    opened = opened.view_as(told)
+    scores = []
+    for (noisy, clean), frames in zip(kept.waves, opened.numpy(), strict=True):
+        gates = np.repeat(frames[:, None], len(network.gate_names), 1).astype(np.float32)
+        wave = network.enhance(noisy, SAMPLE_RATE, policy=gates).wave
+        scores.append((pesq_wb(clean, wave), si_sdr(clean, wave)))
+    pesq, ratio = np.nanmean(scores, 0)
+    return {"pesq": round(float(pesq), 3), "si_sdr": round(float(ratio), 2)}
+
+
+def judged(network: Network, kept: Kept, told: Callable[[Kept], Tensor]) -> dict[str, dict]:
+    """Scores of one policy at each activation."""
+    with torch.no_grad():
+        score = told(kept)
+    return {
+        f"{activation:g}": {
+            "share": round(share(score, kept.gain(WEIGHTS[0]), activation), 4), **listen(network, kept, score, activation)
+        }
+        for activation in ACTIVATIONS
+    }  # fmt: skip
+
+
 def main() -> int:
     """Teach and judge every variant, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest")
+    parser.add_argument("--model", default=DEFAULT, help="name or file of a network with gates (default: %(default)s)")
     parser.add_argument("--items", type=int, default=2400, help="training mixtures of 4 s")
+    parser.add_argument("--streams", type=int, default=32, help="validation streams of 30 s; mixtures are twice as many")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    corpus, network = Corpus.open(args.manifest), weights.read(DEFAULT, Network).eval()
-    train, valid = keep(network, corpus, "train", args.items), keep(network, corpus, "valid", max(8, args.items // 8))
-    shares = {"ships": share(valid.margin, valid.gain)}
-    for variant in VARIANTS:
-        judge = teach(variant, train, args.steps)
-        with torch.no_grad():
-            told = judge((valid.fine if variant.fine else valid.coarse).float())
-        shares[variant.name] = share(told, valid.gain)
-        print(f"{variant.name}: {shares[variant.name]:.3f}", file=sys.stderr)
-    said = {"model": DEFAULT, "activation": ACTIVATION, "items": args.items, "steps": args.steps, "seed": SEED}
-    result = {"share": {name: round(value, 4) for name, value in shares.items()}, **said, "data_hash": corpus.hash}
-    report({**result, **provenance(("torch", "numpy"))}, args.json)
+    corpus, network = Corpus.open(args.manifest), load(args.model)
+    train = keep(network, Mixtures(corpus, "train", 4.0, SEED, size=args.items), 8)
+    sets = {
+        "mixtures": keep(network, Mixtures(corpus, "valid", 4.0, SEED, size=2 * args.streams), 8, waves=True),
+        "streams": keep(network, ValidationStreams(corpus, args.streams), 1, waves=True),
+    }
+    told: dict[str, Callable[[Kept], Tensor]] = {
+        "the best frames": lambda kept: kept.gain(WEIGHTS[0]),
+        "at random": lambda kept: torch.rand(kept.parts.shape[:2], generator=torch.Generator().manual_seed(SEED)),
+    }
+    for weight in WEIGHTS:
+        for whether, word in ((False, "how large"), (True, "whether")):
+            judge = teach(whether, train, weight, args.steps)
+            told[f"{word}, waveform {weight:g}"] = lambda kept, judge=judge: judge(kept.features.float())
+    found: dict[str, dict] = {}
+    for name, kept in sets.items():
+        everything = torch.ones(kept.parts.shape[:2])
+        found[name] = {"open": listen(network, kept, everything, 1.0), "closed": listen(network, kept, everything, 0.0)}
+        for policy, function in told.items():
+            found[name][policy] = judged(network, kept, function)
+            print(f"{name}, {policy}: {found[name][policy]}", file=sys.stderr)
+    said = {"model": network.name, "items": args.items, "steps": args.steps, "recordings": args.streams, "seed": SEED}
+    report({**found, **said, "data_hash": corpus.hash, **provenance(("torch", "numpy"))}, args.json)
     return 0
 
 

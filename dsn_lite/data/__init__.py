@@ -20,6 +20,6 @@ _HOMES = {
     "recipes": "Recipe recipe",
     "mixing": "render",
     "corpus": "Corpus",
-    "mixtures": "Mixtures PlainMixtures",
+    "mixtures": "Mixtures PlainMixtures ValidationStreams",
 }
 __getattr__, __dir__ = face(globals(), _HOMES)

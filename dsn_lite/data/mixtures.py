@@ -6,7 +6,7 @@ import torch
 
 from dsn_lite.data.corpus import Corpus
 from dsn_lite.data.mixing import render
-from dsn_lite.data.recipes import Recipe, plain_recipe, recipe
+from dsn_lite.data.recipes import Recipe, plain_recipe, recipe, stream_recipe
 
 
 class Mixtures(torch.utils.data.Dataset):
@@ -59,3 +59,17 @@ class PlainMixtures(Mixtures):
     def recipe(self, i: int) -> Recipe:
         """The recipe of item ``i``."""
         return plain_recipe(self.corpus, i, self.seconds, self.source, (0.0, 5.0, 10.0)[i % 3])
+
+
+class ValidationStreams(Mixtures):
+    """Turns and pauses of two validation speakers, a noise that goes on: :func:`~dsn_lite.data.recipes.stream_recipe`.
+
+    Dense mixtures of seconds do not show whether gates know moments.
+    """
+
+    def __init__(self, corpus: Corpus, size: int, seconds: float = 30.0) -> None:
+        super().__init__(corpus, "valid", seconds, 1, size)
+
+    def recipe(self, i: int) -> Recipe:
+        """The recipe of item ``i``."""
+        return stream_recipe(self.corpus, i, self.seconds)

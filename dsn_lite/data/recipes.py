@@ -10,7 +10,7 @@ another speed, through another equaliser, in its own time, some cut into grains 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -107,6 +107,32 @@ def plain_recipe(corpus: Corpus, index: int, seconds: float, source: str, snr_db
     layer = Layer("files", pieces=fill(corpus, rng.permutation(files)[:1], n, rng))
     pieces = talk(corpus, speech.groups[speech.draw(rng)], n, rng, pauses=False)
     return Recipe(corpus.hash, "valid", 0, index, n, pieces, (layer,), snr_db)
+
+
+def stream_recipe(corpus: Corpus, index: int, seconds: float = 30.0) -> Recipe:
+    """A validation stream: turns of two speakers with pauses of half a second to six, and a noise that goes on in them.
+
+    The noise is steady, swells, begins within the stream, or gives way to another, by ``index`` in turn. The SNR is that
+    of the turns, between -5 and 20 dB.
+    """
+    rng = _generator(corpus, "valid", 1, index, seconds)
+    draw, n = _Draw(rng), round(seconds * SAMPLE_RATE)
+    speech, noise = corpus.pool("speech", "valid"), corpus.pool("noise", "valid")
+    if not noise.groups:
+        noise = corpus.pool("noise", "train")
+    talkers = rng.permutation(len(speech.groups))[:2]
+    turns: list[Piece] = []
+    at = int(rng.uniform(0.5, 4) * SAMPLE_RATE)
+    while at < n - SAMPLE_RATE:
+        length = min(int(rng.uniform(1.5, 6) * SAMPLE_RATE), n - at)
+        said = talk(corpus, speech.groups[talkers[len(turns) % len(talkers)]], length, rng, pauses=False)
+        turns += [replace(piece, at=piece.at + at) for piece in said]
+        at += length + int(rng.uniform(0.5, 6) * SAMPLE_RATE)
+    edge = int(rng.uniform(0.3, 0.7) * n)
+    begins, ends = {"bursts": ((edge, n + SAMPLE_RATE),)}, {"bursts": ((-SAMPLE_RATE, edge),)}
+    courses: tuple[dict, ...] = (({},), ({"swell": draw.gains(12, 6)},), (begins,), (ends, begins))[index % 4]
+    layers = [Layer("files", pieces=fill(corpus, noise.groups[noise.draw(rng)], n, rng), **course) for course in courses]
+    return Recipe(corpus.hash, "valid", 1, index, n, tuple(turns), tuple(layers), draw.between(-5, 20))
 
 
 class _Draw:

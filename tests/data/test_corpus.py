@@ -30,6 +30,7 @@ from dsn_lite.data import (
     Entry,
     Mixtures,
     PlainMixtures,
+    ValidationStreams,
     mixing,
     read_manifest,
     recipe,
@@ -648,6 +649,24 @@ def test_plain_mixtures_are_one_voice_and_one_noise(corpus: Corpus):
         assert active_level(item["clean"].numpy()) - rms_dbfs(noise) == pytest.approx(snr, abs=0.05)
     with pytest.raises(InputError, match="no noise with split valid of elsewhere"):
         PlainMixtures(corpus, "elsewhere", 3)[0]
+
+
+def test_validation_streams_have_turns_pauses_and_noise_in_them(corpus: Corpus):
+    data = ValidationStreams(corpus, 8, 12.0)
+    for i in range(8):
+        item, recipe = data[i], data.recipe(i)
+        clean, noise = item["clean"].numpy(), (item["noisy"] - item["clean"]).numpy()
+        frames = np.abs(clean[: len(clean) // 800 * 800].reshape(-1, 800)).max(1)
+        assert 0.2 < (frames < 1e-4).mean() < 0.95
+        assert np.array_equal(clean, data[i]["clean"].numpy())
+        assert {piece.file for piece in recipe.speech} <= set(np.concatenate(corpus.pool("speech", "valid").groups))
+        kind, edges = i % 4, {time for layer in recipe.layers for burst in layer.bursts for time in burst}
+        level = [rms_dbfs(noise[at : at + 16_000]) for at in (0, len(noise) - 16_000)]
+        if kind == 2:  # begins
+            assert level[0] < -90 < level[1]
+        else:
+            assert min(level) > -90
+        assert len(recipe.layers) == 1 + (kind == 3) and bool(edges) == (kind >= 2)
 
 
 def test_silence_divides_nothing(corpus: Corpus):
