@@ -23,8 +23,8 @@ POLICIES = {
     "closed": "every gate closed",
     "random": "in each frame the gates that the policy decided for a frame of some recording, drawn anew each time",
     "frozen": (
-        "one fixed set of open gates: of the empty one and all that cost no more and have no room for another gate, the one "
-        "with the highest SI-SDR on 24 of the recordings, known afterwards"
+        "one fixed set of open gates: of the empty one and all that cost no more and have no room for another gate, the "
+        "one with the highest SI-SDR on 24 of the recordings, known afterwards"
     ),
     "snr": (
         "an oracle that knows the SNR: every gate open in the noisiest recordings and closed in the others, with the "
