@@ -73,13 +73,17 @@ def _generator(corpus: Corpus, split: str, seed: int, index: int, seconds: float
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
+def _noises(corpus: Corpus, split: str) -> Pool:
+    """The noises of a split; those of training where a folder has none of its own for validation."""
+    noise = corpus.pool("noise", split)
+    return noise if noise.groups else corpus.pool("noise", "train")
+
+
 def recipe(corpus: Corpus, seed: int, index: int, seconds: float, split: str = "train") -> Recipe:
     """Draw the mixture with that index; the same arguments give the same recipe, whatever was drawn before."""
     rng = _generator(corpus, split, seed, index, seconds)
     draw = _Draw(rng)
-    speech, noise = corpus.pool("speech", split), corpus.pool("noise", split)
-    if not noise.groups:  # a folder without noises of its own for validation
-        noise = corpus.pool("noise", "train")
+    speech, noise = corpus.pool("speech", split), _noises(corpus, split)
     n = round(seconds * SAMPLE_RATE)
     talker = speech.draw(rng)
     speed = draw.between(0.88, 1.14) if draw.chance(0.3) else 1.0
@@ -117,9 +121,7 @@ def stream_recipe(corpus: Corpus, index: int, seconds: float = 30.0) -> Recipe:
     """
     rng = _generator(corpus, "valid", 1, index, seconds)
     draw, n = _Draw(rng), round(seconds * SAMPLE_RATE)
-    speech, noise = corpus.pool("speech", "valid"), corpus.pool("noise", "valid")
-    if not noise.groups:
-        noise = corpus.pool("noise", "train")
+    speech, noise = corpus.pool("speech", "valid"), _noises(corpus, "valid")
     talkers = rng.permutation(len(speech.groups))[:2]
     turns: list[Piece] = []
     at = int(rng.uniform(0.5, 4) * SAMPLE_RATE)
