@@ -30,12 +30,14 @@ from dsn_lite.data import Corpus, Mixtures, ValidationStreams
 from dsn_lite.evaluation import Terms, gain, pesq_wb, si_sdr
 from dsn_lite.evaluation.provenance import provenance, report
 from dsn_lite.network.model import Network
-from dsn_lite.training.policies import OPENED, surprise
+from dsn_lite.training.policies import LARGE
 from dsn_lite.zoo import DEFAULT, load
 
 ACTIVATIONS, SEED = (0.25, 0.45), 7
 WEIGHTS = (0.05, 0.2, 0.8)
 """Of the waveform's part of the gain; the first is that of the loss."""
+OPENED = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""Shares of the frames whose gain exceeds each of the five prices."""
 SPECTRAL, WAVEFORM = Terms(waveform=0.0), Terms(magnitude=0.0, complex=0.0, waveform=1.0)
 
 
@@ -90,6 +92,14 @@ class Judge(nn.Module):
         return self.out(self.recurrent((features - self.mean) / self.deviation)[0]).squeeze(-1)
 
 
+def surprise(told: Tensor, gained: Tensor, prices: Tensor) -> Tensor:
+    """Cross entropy of foretelling whether a gain [B, T] exceeds each price [5]: ordinal regression with proportional odds
+    (McCullagh, 1980). How large a large gain is counts nothing, on which side of a price it lies counts all.
+    """
+    odds = told[..., None] + torch.tensor(OPENED).logit()
+    return functional.binary_cross_entropy_with_logits(odds, (gained[..., None] > prices).float())
+
+
 def teach(whether: bool, kept: Kept, weight: float, steps: int) -> nn.Module:
     """A judge that was taught for so many steps of 32 mixtures."""
     torch.manual_seed(SEED)
@@ -102,7 +112,7 @@ def teach(whether: bool, kept: Kept, weight: float, steps: int) -> nn.Module:
     for _ in tqdm(range(steps), unit="step", leave=False):
         picks = torch.randint(len(features), (32,))
         told, found = judge(features[picks]), gained[picks]
-        loss = surprise(told, found, prices).mean() if whether else functional.huber_loss(told, found / size, delta=4.0)
+        loss = surprise(told, found, prices) if whether else functional.huber_loss(told, found / size, delta=LARGE)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)

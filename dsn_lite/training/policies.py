@@ -2,8 +2,8 @@
 
 ``target``: one mean activation for all, gates by straight-through Gumbel-Softmax (Zhao, Yang and Madhu,
 arXiv 2510.11395, without guidance). ``guided``: the same with a target for each utterance from the OVRL of its noisy
-input (their metric guidance). ``benefit``, ours: the policy foretells for each frame whether opening gains more than a
-price, from gates tried at random. The first two know one budget; the third knows which frames come first, and every
+input (their metric guidance). ``benefit``, ours: the policy foretells how much opening gains in each frame, from gates
+tried at random, and opens where that exceeds a price. The first two know one budget; the third knows a value, and every
 budget is a price.
 """
 
@@ -81,7 +81,7 @@ class PolicyTrainer(Loop):
         members = functional.one_hot(torch.tensor(self.group_of)).float().to(self.device)  # [K, groups]
         self.binding = members @ (members / members.sum(0)).T  # margins [..., K] times this: the mean over the group
         self.targets = self._targets()
-        self.prices = self._prices() if plan.way == "benefit" else None
+        self.unit = self._unit() if plan.way == "benefit" else None
 
     def begin(self) -> Network:
         """The finished network, frozen, with a new policy."""
@@ -121,29 +121,29 @@ class PolicyTrainer(Loop):
         return self._decide(batch, generator)
 
     @torch.no_grad()
-    def _prices(self) -> Tensor:
-        """The gain [prices] that each share of ``OPENED`` exceeds, over frames of fixed mixtures with everything open."""
+    def _unit(self) -> Tensor:
+        """Standard deviation of the gain over frames of fixed mixtures with everything open: a margin of 1 foretells it."""
         found = []
         for batch in self.eights(Mixtures(self.corpus, "train", 4.0, 0, size=self.plan.valid_items)):
             output = self.network(stft(batch["noisy"]), torch.ones_like)
             found.append(self._gained(output, batch["clean"]).flatten())
-        return torch.cat(found).quantile(1 - torch.tensor(OPENED, device=self.device))
+        return torch.cat(found).std()
 
     def _gained(self, output: Output, clean: Tensor) -> Tensor:
         """What opening gained [B, T], in units of the loss of a whole item."""
         return gain(output.spectrum, output.small, clean, self.plan.loss) * output.gates.shape[1]
 
     def _foretell(self, noisy: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Cross entropy of foretelling whether opening gained more than each price, where it was tried, span by span."""
+        """Error of foretelling how much opening gained, where it was tried, span by span."""
         spectrum = stft(noisy)
         tried = spans(self.plan.batch, spectrum.shape[1], generator)[self.own].to(self.device)  # [B, T]
         output = self.wrapped(spectrum, lambda margins: tried[..., None].expand_as(margins))
         gained = self._gained(output, clean)
-        told = output.margins.mean(-1)
-        loss, unlearnt = (
-            (surprise(odds, gained, self.prices) * tried).mean() for odds in (told, torch.zeros_like(told))
-        )
-        explained = 1 - (loss / unlearnt.clamp_min(1e-12)).item()
+        told, wanted = output.margins.mean(-1), gained / self.unit
+        loss = (functional.huber_loss(told, wanted, reduction="none", delta=LARGE) * tried).mean()
+        mean = (wanted * tried).sum() / tried.sum().clamp_min(1)
+        missed, spread = (((wanted - guess).square() * tried).sum() for guess in (told, mean))
+        explained = 1 - (missed / spread.clamp_min(1e-12)).item()
         return loss, {"loss": loss.item(), "gain": (gained * tried).mean().item(), "explained": explained}
 
     def _decide(self, batch: dict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -242,27 +242,9 @@ def groups_of(names: Sequence[str], bound: Sequence[Sequence[str]]) -> list[list
     return [[names.index(name) for name in group] for group in (*bound, *alone) if group]
 
 
-OPENED = (0.2, 0.35, 0.5, 0.65, 0.8)
-"""Shares of the frames that the prices let open, between which ``benefit`` learns to tell frames apart."""
-
-
-def surprise(told: Tensor, gained: Tensor, prices: Tensor) -> Tensor:
-    """Cross entropy [B, T] of foretelling whether a gain exceeds a price, the mean over prices [len(OPENED)].
-
-    `told` [B, T] is how far the logarithm of the odds lies above that of any frame, one number for every price: ordinal
-    regression with proportional odds (McCullagh, 1980). How large a large gain is counts nothing, on which side of a price
-    it lies counts all.
-
-    >>> gained = torch.linspace(-1, 1, 1000).view(2, 500)
-    >>> prices = gained.flatten().quantile(1 - torch.tensor(OPENED))
-    >>> nothing, right, wrong = (surprise(size * gained, gained, prices).mean() for size in (0, 8, -8))
-    >>> bool(right < nothing / 2), bool(wrong > 2 * nothing)
-    (True, True)
-    """
-    exceeds = (gained[..., None] > prices).to(told.dtype)
-    odds = told[..., None] + torch.tensor(OPENED, device=told.device).logit()
-    return functional.binary_cross_entropy_with_logits(odds, exceeds, reduction="none").mean(-1)
-
+LARGE = 4.0
+"""Error of a foretold gain, in standard deviations of the gain, from which it counts no longer squared: few frames gain
+ten times what others do, and they would rule the rest."""
 
 CALIBRATED = tuple(round(0.05 * i, 2) for i in range(1, 20))
 

@@ -1,6 +1,5 @@
 """The trunk with its two answers, and the three ways to teach a policy on it."""
 
-import math
 import subprocess
 import sys
 
@@ -21,7 +20,7 @@ from dsn_lite.training.enhancer import EnhancerConfig, EnhancerTrainer
 from dsn_lite.training.labels import label_path
 from dsn_lite.training.losses import SpeechLoss
 from dsn_lite.training.patterns import Mix, spans
-from dsn_lite.training.policies import OPENED, PolicyConfig, PolicyTrainer, shift_for, surprise
+from dsn_lite.training.policies import LARGE, PolicyConfig, PolicyTrainer, shift_for
 
 SHORT = {"steps": 4, "batch": 2, "seconds": 0.5, "valid_items": 2, "valid_every": 2, "save_every": 1, "warmup_steps": 1}
 
@@ -175,7 +174,6 @@ def test_gain_lies_where_the_answers_differ():
 
 def test_benefit_decides_for_all_gates_at_once(trunk, corpus, tmp_path):
     run = run_of("benefit", trunk, corpus, tmp_path / "run")
-    assert bool((run.prices.diff() < 0).all())  # the more frames open, the lower the price
     run.run()
     margins = weights.read(tmp_path / "run" / "model.safetensors", Network).policy.margins
     assert bool((margins.weight == margins.weight[0]).all()) and bool((margins.bias == margins.bias[0]).all())
@@ -202,18 +200,23 @@ def test_groups_of_gates_that_cannot_be_are_refused(bound, words, trunk, corpus,
         run_of("target", trunk, corpus, tmp_path, bound=bound)
 
 
-def test_how_large_a_large_gain_is_counts_nothing():
-    torch.manual_seed(0)
-    told, gained, prices = torch.randn(4, 50), torch.randn(4, 50), torch.tensor([1.0, 0.3, 0.0, -0.3, -1.0])
-    loss = surprise(told, gained, prices)
-    assert loss.equal(surprise(told, torch.where(gained > 1, 100 * gained, gained), prices))
-    frame = (loss[0, 0], told[0, 0].item(), gained[0, 0].item())
+def test_benefit_is_taught_the_gain_of_the_frames_that_were_tried(trunk, corpus, tmp_path):
+    run = run_of("benefit", trunk, corpus, tmp_path)
+    batch = run.dataset("valid", 2)
+    noisy, clean = (torch.stack([batch[i][name] for i in range(2)]) for name in ("noisy", "clean"))
+    gains = torch.randn(2, stft(noisy).shape[1])
+    gains[0, :8] = torch.tensor([0.5, -0.5, 3.0, 4.5, 9.0, -9.0, 60.0, 0.0])
+    run._gained = lambda output, clean: gains * run.unit
+    loss, values = run.objective({"noisy": noisy, "clean": clean}, torch.Generator().manual_seed(3))
+    tried = spans(2, gains.shape[1], torch.Generator().manual_seed(3))
+    told = run.network(stft(noisy), lambda m: tried[..., None].expand_as(m)).margins.mean(-1)
     by_hand = 0.0
-    for share, price in zip(OPENED, prices.tolist(), strict=True):
-        odds = math.exp(frame[1]) * share / (1 - share)
-        right = odds / (1 + odds) if frame[2] > price else 1 / (1 + odds)
-        by_hand -= math.log(right) / len(OPENED)
-    assert float(frame[0]) == pytest.approx(by_hand, rel=1e-5)
+    for gained, said, was in zip(gains.flatten().tolist(), told.flatten().tolist(), tried.flatten().tolist(), strict=True):
+        far = abs(gained - said)
+        by_hand += was * (far**2 / 2 if far <= LARGE else LARGE * (far - LARGE / 2))
+    assert 0 < tried.sum() < tried.numel()
+    assert loss.item() == pytest.approx(by_hand / gains.numel(), rel=1e-4)
+    assert values["gain"] == pytest.approx(float((gains * run.unit * tried).mean()), rel=1e-4)
 
 
 def test_the_shift_meets_the_activation_asked_for():
