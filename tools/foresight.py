@@ -3,11 +3,11 @@
     python tools/foresight.py MANIFEST --model checkpoints/enhancer/refine/model.safetensors --json results/foresight.json
 
 The network is run once over training mixtures with everything open; what a policy may see, and what opening gained in
-each frame, are kept. On that each policy is taught within a minute: how large the gain is, or whether it exceeds each of
-five prices; with more or less weight on the part of the waveform. Then validation mixtures and validation streams are
-enhanced with the frames open that a policy puts first, at one activation over each set: PESQ, SI-SDR, and its share, what
-its frames gain above chance, of what the best frames gain above it. Beside them stand the best frames themselves, frames
-drawn at random, everything open and everything closed.
+each frame, are kept. On that each policy is taught within a minute: how large the gain is; the same, but bounded, so that
+large gains are all alike; or whether it exceeds each of five prices. And with more or less weight on the part of the
+waveform. Then validation mixtures and validation streams are enhanced with the frames open that a policy puts first, at
+one activation over each set: PESQ, SI-SDR, and its share, what its frames gain above chance, of what the best frames gain
+above it. Beside them stand the best frames themselves, frames drawn at random, everything open and everything closed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from dsn_lite.training.policies import LARGE
 from dsn_lite.zoo import DEFAULT, load
 
 ACTIVATIONS, SEED = (0.25, 0.45), 7
-WEIGHTS = (0.05, 0.2, 0.8)
+WEIGHTS = (0.05, 0.8)
 """Of the waveform's part of the gain; the first is that of the loss."""
+KINDS = ("how large", "bounded", "whether")
 OPENED = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Shares of the frames whose gain exceeds each of the five prices."""
 SPECTRAL, WAVEFORM = Terms(waveform=0.0), Terms(magnitude=0.0, complex=0.0, waveform=1.0)
@@ -100,19 +101,26 @@ def surprise(told: Tensor, gained: Tensor, prices: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(odds, (gained[..., None] > prices).float())
 
 
-def teach(whether: bool, kept: Kept, weight: float, steps: int) -> nn.Module:
-    """A judge that was taught for so many steps of 32 mixtures."""
+def teach(kind: str, kept: Kept, weight: float, steps: int) -> nn.Module:
+    """A judge that was taught one of ``KINDS`` for so many steps of 32 mixtures."""
     torch.manual_seed(SEED)
     features, gained = kept.features.float(), kept.gain(weight)
-    prices = gained.flatten()[::7].quantile(1 - torch.tensor(OPENED))
-    size = gained.flatten()[::7].std()
+    sample = gained.flatten()[::7]
+    prices, size, usual = sample.quantile(1 - torch.tensor(OPENED)), sample.std(), sample.abs().quantile(0.75)
+
+    def missed(told: Tensor, found: Tensor) -> Tensor:
+        if kind == "whether":
+            return surprise(told, found, prices)
+        if kind == "bounded":
+            return functional.mse_loss(told, (found / usual).tanh())
+        return functional.huber_loss(told, found / size, delta=LARGE)
+
     judge = Judge(features)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=4e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps, pct_start=0.05)
     for _ in tqdm(range(steps), unit="step", leave=False):
         picks = torch.randint(len(features), (32,))
-        told, found = judge(features[picks]), gained[picks]
-        loss = surprise(told, found, prices) if whether else functional.huber_loss(told, found / size, delta=LARGE)
+        loss = missed(judge(features[picks]), gained[picks])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
@@ -180,9 +188,9 @@ def main() -> int:
         "at random": lambda kept: torch.rand(kept.parts.shape[:2], generator=torch.Generator().manual_seed(SEED)),
     }
     for weight in WEIGHTS:
-        for whether, word in ((False, "how large"), (True, "whether")):
-            judge = teach(whether, train, weight, args.steps)
-            told[f"{word}, waveform {weight:g}"] = lambda kept, judge=judge: judge(kept.features.float())
+        for kind in KINDS:
+            judge = teach(kind, train, weight, args.steps)
+            told[f"{kind}, waveform {weight:g}"] = lambda kept, judge=judge: judge(kept.features.float())
     found: dict[str, dict] = {}
     for name, kept in sets.items():
         everything = torch.ones(kept.parts.shape[:2])
