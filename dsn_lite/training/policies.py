@@ -244,7 +244,7 @@ def groups_of(names: Sequence[str], bound: Sequence[Sequence[str]]) -> list[list
 
 LARGE = 4.0
 """Error of a foretold gain, in standard deviations of the gain, from which it counts no longer squared: few frames gain
-ten times what others do, and they would rule the rest."""
+many times what others do, and they would rule the rest."""
 
 CALIBRATED = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
